@@ -1,0 +1,193 @@
+"""RegionGrid: the one grid to which windows, blocks and chunks are anchored."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+from affine import Affine
+from odc.geo import CRS
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+
+from icemap_xr import schema
+from icemap_xr.errors import GridError
+
+
+@dataclass(frozen=True)
+class RegionGrid:
+    """An immutable north-up grid of square pixels in a projected CRS.
+
+    Windows and blocks are counted in pixels from the grid's upper left corner, so a result never depends on how an
+    array is chunked.
+
+    Parameters
+    ----------
+    geobox
+        The region's GeoBox.
+    offset
+        Row and column of this piece inside the region's grid; (0, 0) for the whole region.
+    full_shape
+        Rows and columns of the whole region; None for the shape of `geobox`.
+
+    Raises
+    ------
+    GridError
+        The grid is empty, rotated, geographic, or its pixels are not square.
+    """
+
+    geobox: GeoBox
+    offset: tuple[int, int] = (0, 0)
+    full_shape: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse grids on which pixel areas or windows would be wrong."""
+        transform = self.geobox.transform
+        if 0 in self.shape:
+            raise GridError(f"the grid has shape {self.shape}: it needs at least one pixel")
+        if self.geobox.crs is None:
+            raise GridError("the grid has no CRS: give one, for example 'EPSG:32633'")
+        if self.geobox.crs.geographic:
+            raise GridError(f"{self.geobox.crs} is geographic: use a projected CRS in metres, for example UTM")
+        if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
+            raise GridError(f"the grid {tuple(transform)[:6]} is not north-up: reproject to a north-up grid first")
+        if not math.isclose(transform.a, -transform.e, rel_tol=1e-6):
+            raise GridError(f"pixels of {transform.a} x {-transform.e} are not square: reproject to square pixels")
+
+    @classmethod
+    def from_bbox(
+        cls, bbox: tuple[float, float, float, float], crs: str, resolution: float, *, bbox_crs: str = "EPSG:4326"
+    ) -> RegionGrid:
+        """Return the grid that covers a box, snapped outwards to multiples of the resolution.
+
+        Parameters
+        ----------
+        bbox
+            West, south, east, north in `bbox_crs`.
+        crs
+            Projected CRS of the grid.
+        resolution
+            Pixel size in CRS units (metres).
+        bbox_crs
+            CRS of `bbox`; lon/lat by default.
+        """
+        if not resolution > 0:
+            raise GridError(f"resolution {resolution} is not allowed: give a pixel size > 0 in metres")
+        if not (bbox[0] < bbox[2] and bbox[1] < bbox[3]):
+            raise GridError(f"bbox {bbox} is empty: give west, south, east, north with west < east, south < north")
+        from odc.geo.geom import box
+
+        extent = box(*bbox, bbox_crs).to_crs(crs).boundingbox if CRS(bbox_crs) != CRS(crs) else None
+        left, bottom, right, top = extent.bbox if extent is not None else bbox
+        # 1e-6 of a pixel is rounding, not extent
+        x0, y0 = math.floor(left / resolution + 1e-6), math.floor(bottom / resolution + 1e-6)
+        x1, y1 = math.ceil(right / resolution - 1e-6), math.ceil(top / resolution - 1e-6)
+        transform = Affine(resolution, 0, x0 * resolution, 0, -resolution, y1 * resolution)
+        return cls(GeoBox((max(y1 - y0, 0), max(x1 - x0, 0)), transform, crs))
+
+    @classmethod
+    def from_dataset(cls, ds: xr.Dataset | xr.DataArray) -> RegionGrid:
+        """Return the grid of a dataset; its region's origin is read from `spatial_ref` where recorded."""
+        geobox = ds.odc.geobox
+        if geobox is None or not isinstance(geobox, GeoBox):
+            raise GridError("the dataset has no regular y/x grid with a CRS: assign coordinates and a CRS first")
+        attrs = ds.coords[schema.SPATIAL_REF].attrs if schema.SPATIAL_REF in ds.coords else {}
+        origin, shape = attrs.get(schema.GRID_ORIGIN), attrs.get(schema.GRID_SHAPE)
+        if origin is None or shape is None:
+            return cls(geobox)
+        transform = geobox.transform
+        column = (transform.c - float(origin[0])) / transform.a
+        row = (transform.f - float(origin[1])) / transform.e
+        offset = (round(row), round(column))
+        if abs(row - offset[0]) > 0.01 or abs(column - offset[1]) > 0.01:
+            raise GridError(
+                f"the dataset lies {row:.3f}, {column:.3f} pixels from its recorded grid origin {list(origin)}: "
+                "it was resampled; drop the attributes icemap_grid_* of spatial_ref to start a new grid"
+            )
+        return cls(geobox, offset, (int(shape[0]), int(shape[1])))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return (int(self.geobox.shape[0]), int(self.geobox.shape[1]))
+
+    @property
+    def region_shape(self) -> tuple[int, int]:
+        """Rows and columns of the whole region this grid is a piece of."""
+        return self.full_shape or self.shape
+
+    @property
+    def is_cropped(self) -> bool:
+        """Whether this is only a piece of the region's grid."""
+        return self.offset != (0, 0) or self.region_shape != self.shape
+
+    @property
+    def crs(self) -> str:
+        """CRS as an authority code where it has one, else WKT."""
+        return str(self.geobox.crs)
+
+    @property
+    def resolution(self) -> float:
+        """Pixel side in CRS units (metres)."""
+        return float(self.geobox.transform.a)
+
+    @property
+    def pixel_area_km2(self) -> float:
+        """Planar pixel area in km2."""
+        return self.resolution**2 / 1e6
+
+    def pixels(self, length: str | float) -> int:
+        """Return a length as a whole number of pixels.
+
+        Parameters
+        ----------
+        length
+            Metres as a number, or text such as ``"3.2km"`` or ``"640 m"``.
+
+        Raises
+        ------
+        GridError
+            The length is not a positive whole number of pixels.
+        """
+        metres = parse_metres(length)
+        count = round(metres / self.resolution)
+        if count < 1 or not math.isclose(count * self.resolution, metres, rel_tol=1e-6):
+            raise GridError(
+                f"{length!r} is {metres / self.resolution:g} pixels of {self.resolution:g} m: "
+                "give a positive multiple of the pixel size"
+            )
+        return count
+
+    def coords(self) -> dict[str, xr.DataArray]:
+        """Return `y`, `x` and `spatial_ref` coordinates, with the region's origin recorded."""
+        coords: dict[str, Any] = {
+            str(k): v for k, v in xr_coords(self.geobox, crs_coord_name=schema.SPATIAL_REF).items()
+        }
+        transform, (row, column) = self.geobox.transform, self.offset
+        coords[schema.SPATIAL_REF].attrs |= {
+            schema.GRID_ORIGIN: [transform.c - column * transform.a, transform.f - row * transform.e],
+            schema.GRID_SHAPE: list(self.region_shape),
+        }
+        return coords
+
+    def piece(self, rows: slice, columns: slice) -> GeoBox:
+        """Return the GeoBox of a block of rows and columns."""
+        return self.geobox[rows, columns]
+
+
+def parse_metres(length: str | float) -> float:
+    """Return a length in metres from a number or from text such as ``"3.2km"``."""
+    if isinstance(length, int | float) and not isinstance(length, bool):
+        return float(length)
+    text = str(length).strip().lower().replace(" ", "")
+    factor = 1.0
+    for unit, size in (("km", 1000.0), ("m", 1.0)):
+        if text.endswith(unit):
+            text, factor = text.removesuffix(unit), size
+            break
+    try:
+        return float(text) * factor
+    except ValueError:
+        raise GridError(f"{length!r} is not a length: give metres as a number, or text such as '3.2km'") from None

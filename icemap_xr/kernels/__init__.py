@@ -1,0 +1,1 @@
+"""One chunk at a time, in plain numpy: no Dask, no xarray, no TensorFlow."""

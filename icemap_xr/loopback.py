@@ -1,0 +1,123 @@
+"""A STAC API and an asset server on 127.0.0.1, for the demonstration and for tests.
+
+The API is rustac's (`rustac serve`), the assets come from starlette's static files, which knows range requests.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import pystac
+import requests
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+from icemap_xr.errors import CatalogUnavailableError
+
+_HOST = "127.0.0.1"
+_START_SECONDS = 30.0
+
+
+@contextmanager
+def serve_catalog(items: pystac.ItemCollection, folder: Path) -> Iterator[str]:
+    """Serve items through a STAC API, and the files below `folder` that they point to over HTTP.
+
+    Parameters
+    ----------
+    items
+        Items whose asset links are absolute paths below `folder`.
+    folder
+        Folder to serve.
+
+    Yields
+    ------
+    str
+        Address of the STAC API.
+    """
+    with serve_files(folder) as files, tempfile.TemporaryDirectory() as temporary:
+        content = Path(temporary) / "items.json"
+        content.write_text(json.dumps(_with_urls(items, folder.resolve(), files)))
+        with _serve_api(content) as api:
+            yield api
+
+
+@contextmanager
+def serve_files(folder: Path) -> Iterator[str]:
+    """Serve a folder over HTTP with range requests; yields the address."""
+    app = Starlette(routes=[Mount("/", StaticFiles(directory=folder))])
+    with socket.socket() as listener:
+        listener.bind((_HOST, 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        try:
+            yield f"http://{_HOST}:{port}"
+        finally:
+            server.should_exit = True
+            thread.join(timeout=10)
+
+
+@contextmanager
+def _serve_api(content: Path) -> Iterator[str]:
+    port = _free_port()
+    address = f"http://{_HOST}:{port}"
+    # the wheel's own script: its command line is read from the process, not from Python's sys.argv
+    script = Path(sysconfig.get_path("scripts")) / "rustac"
+    command = [sys.executable, str(script), "serve", "--create-collections", "--use-duckdb", "false"]
+    command += ["--addr", address, "--bind", f"{_HOST}:{port}", str(content)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        _wait(address, process)
+        yield address
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)
+
+
+def _wait(address: str, process: subprocess.Popen[str]) -> None:
+    """Wait until the API answers."""
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise CatalogUnavailableError(
+                f"rustac serve stopped at once: {(process.communicate()[1] or '').strip()[-300:]}"
+            )
+        try:
+            if requests.get(address, timeout=2).ok:
+                return
+        except requests.RequestException:
+            time.sleep(0.1)
+    raise CatalogUnavailableError(f"rustac serve did not answer at {address} within {_START_SECONDS:g} s")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _with_urls(items: pystac.ItemCollection, folder: Path, files: str) -> dict[str, object]:
+    """Return the items with the paths of their assets replaced by addresses on the asset server."""
+    served = items.clone()
+    for item in served:
+        item.clear_links()
+        for asset in item.assets.values():
+            relative = Path(asset.href).resolve().relative_to(folder)
+            asset.href = f"{files}/{quote(relative.as_posix())}"
+    content: dict[str, object] = served.to_dict()
+    return content

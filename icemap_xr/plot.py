@@ -1,0 +1,248 @@
+"""Maps and the overview figure. Nothing here touches matplotlib's global state, so it works without a display."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import shapely
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from pyproj import CRS
+
+from icemap_xr import schema
+from icemap_xr.errors import InputError
+from icemap_xr.grid import RegionGrid
+from icemap_xr.types import FloatArray, StrPath
+
+#: longest side of a drawn raster in pixels; a larger one is thinned out first
+_MAX_PIXELS = 1500
+# Okabe and Ito's colours, which the colour-blind tell apart
+_ORANGE, _VERMILION, _BLUE, _GREEN = "#E69F00", "#D55E00", "#0072B2", "#009E73"
+_UNOBSERVED = "#BBBBBB"
+
+
+def plot(
+    ds: xr.Dataset,
+    *,
+    year: int | None = None,
+    outlines: gpd.GeoDataFrame | None = None,
+    background: xr.DataArray | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the map of one year: glacier probability, or a background, with outlines over it.
+
+    Parameters
+    ----------
+    ds
+        Dataset with `probability (year, y, x)` and a CRS. A raster of more than 1500 pixels a side is thinned out.
+    year
+        Which year; the last by default.
+    outlines
+        Outlines in the CRS of `ds`; those of the year are drawn (all, without a column `year`).
+    background
+        Image `(y, x)` on the grid of `ds` to draw in grey instead of the probability, for example backscatter in dB;
+        its `long_name` and `units` label the colour bar.
+    ax
+        Axes to draw in; by default those of a new figure (`ax.figure`).
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    InputError
+        The year is not in the dataset, or the background has another shape.
+    SchemaError, GridError
+        The dataset is no map.
+    """
+    array = schema.validate_maps(ds, "plot")
+    grid = RegionGrid.from_dataset(ds[[schema.PROBABILITY]])
+    chosen = _year(ds, year)
+    if background is not None and background.shape != grid.shape:
+        raise InputError(
+            f"background has shape {background.shape}, the map {grid.shape}: put it on the map's grid first"
+        )
+    ax = _new_axes(grid) if ax is None else ax
+    if background is None:
+        image = ax.imshow(_thin(array.sel(year=chosen)), cmap="cividis", vmin=0, vmax=1, **_placing(grid))
+        label, line = "glacier probability (grey: not observed)", _VERMILION
+    else:
+        values = _thin(background)
+        low, high = np.nanpercentile(values, [2, 98]) if np.isfinite(values).any() else (0.0, 1.0)
+        image = ax.imshow(values, cmap="gray", vmin=low, vmax=high, **_placing(grid))
+        units = background.attrs.get("units", "")
+        label, line = f"{background.attrs.get('long_name', background.name or '')} [{units}]", _ORANGE
+    ax.set_facecolor(_UNOBSERVED)
+    _canvas_figure(ax).colorbar(image, ax=ax, label=label, shrink=0.8, pad=0.02)
+    if outlines is not None:
+        _draw_outlines(ax, outlines, chosen, line)
+    _furnish(ax, grid, str(chosen))
+    return ax
+
+
+def overview_figure(
+    ds: xr.Dataset,
+    *,
+    outlines: gpd.GeoDataFrame,
+    areas: xr.Dataset,
+    backscatter: xr.DataArray,
+    truth: xr.DataArray | None = None,
+    year: int | None = None,
+) -> Figure:
+    """Draw one product in one figure: backscatter, probability, outlines over backscatter, and areas by year.
+
+    Parameters
+    ----------
+    ds
+        Dataset with `probability (year, y, x)` and a CRS.
+    outlines
+        Outlines in the CRS of `ds`.
+    areas
+        `area_km2 (year)` in km2 and, if known, `interval (year, bound)` with the lower and the upper bound.
+    backscatter
+        Mean backscatter `(y, x)` in dB, on the grid of `ds`.
+    truth
+        True area `(year)` in km2, where it is known.
+    year
+        Which year the maps show; the last by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    chosen = _year(ds, year)
+    figure = Figure(figsize=(11, 9.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, 2)
+    plot(ds, year=chosen, background=backscatter, ax=axes[0, 0]).set_title(f"Backscatter {chosen}")
+    plot(ds, year=chosen, ax=axes[0, 1]).set_title(f"Glacier probability {chosen}")
+    plot(ds, year=chosen, background=backscatter, outlines=outlines, ax=axes[1, 0]).set_title(f"Outlines {chosen}")
+    _draw_areas(axes[1, 1], areas, truth)
+    return figure
+
+
+def save_figure(figure: Figure, path: StrPath, *, dpi: int = 150) -> Path:
+    """Write a figure as PNG; the file appears complete or not at all.
+
+    Raises
+    ------
+    InputError
+        The path does not end in ``.png``.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{str(path)!r} is no PNG file name: end it in '.png'")
+    temporary = path.with_name(f".{path.name}.partial")
+    figure.savefig(temporary, format="png", dpi=dpi)
+    os.replace(temporary, path)
+    return path
+
+
+def _year(ds: xr.Dataset, year: int | None) -> int:
+    years = [int(one) for one in schema.validate_maps(ds, "plot")[schema.YEAR].values]
+    if year is None:
+        return max(years)
+    if year not in years:
+        raise InputError(f"year {year} is not in the dataset: it has {', '.join(map(str, sorted(years)))}")
+    return int(year)
+
+
+def _new_axes(grid: RegionGrid) -> Axes:
+    rows, columns = grid.shape
+    height = float(np.clip(7.0 * rows / columns, 2.5, 12.0))
+    figure = Figure(figsize=(8.0, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure.subplots()
+
+
+def _canvas_figure(ax: Axes) -> Figure:
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        raise InputError("the axes belong to no figure: give axes of a figure, or none")
+    return figure
+
+
+def _thin(array: xr.DataArray) -> FloatArray:
+    """Return every n-th pixel, so that at most 1500 a side are left; only those are computed."""
+    step = max(math.ceil(size / _MAX_PIXELS) for size in array.shape)
+    return np.asarray(array[::step, ::step].values, np.float64)
+
+
+def _placing(grid: RegionGrid) -> dict[str, Any]:
+    left, bottom, right, top = grid.geobox.boundingbox.bbox
+    return {"extent": (left, right, bottom, top), "origin": "upper", "interpolation": "nearest"}
+
+
+def _draw_outlines(ax: Axes, outlines: gpd.GeoDataFrame, year: int, color: str) -> None:
+    chosen = outlines[outlines["year"] == year] if "year" in outlines else outlines
+    rings = shapely.get_rings(shapely.get_parts(chosen.geometry.to_numpy()))
+    lines = [shapely.get_coordinates(ring) for ring in rings]
+    ax.add_collection(LineCollection(lines, colors=color, linewidths=1.0), autolim=False)
+
+
+def _furnish(ax: Axes, grid: RegionGrid, title: str) -> None:
+    """Draw scale bar, axis labels, title and the name of the CRS."""
+    left, bottom, right, top = grid.geobox.boundingbox.bbox
+    ax.set(title=title, aspect="equal", xlim=(left, right), ylim=(bottom, top))
+    ax.set_xlabel(f"easting [km]   ({_crs_name(grid)})")
+    ax.set_ylabel("northing [km]")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value / 1000:g}")
+    ax.locator_params(nbins=5)
+    ax.tick_params(labelsize=8)
+    _scale_bar(ax, (left, bottom, right, top))
+
+
+def _crs_name(grid: RegionGrid) -> str:
+    crs = CRS(grid.crs)
+    authority = crs.to_authority()
+    return ":".join(authority) if authority else crs.name
+
+
+def _scale_bar(ax: Axes, bounds: tuple[float, float, float, float]) -> None:
+    """Draw a bar of a round length, about a fifth of the map's width, on a white patch."""
+    left, bottom, right, top = bounds
+    width, height = right - left, top - bottom
+    length = _round_length(width / 5)
+    text = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
+    pad, x, y = 0.02 * width, left + 0.05 * width, bottom + 0.04 * height
+    patch = Rectangle((x - pad, y - 0.02 * height), length + 2 * pad, 0.085 * height, color="white", alpha=0.85, lw=0)
+    bar = Rectangle((x, y), length, 0.012 * height, color="black", lw=0)
+    for artist in (patch, bar):
+        artist.set_zorder(5)
+        ax.add_patch(artist)
+    ax.text(x + length / 2, y + 0.018 * height, text, ha="center", va="bottom", fontsize=8, color="black", zorder=6)
+
+
+def _round_length(length: float) -> float:
+    """Return the largest of 1, 2 or 5 times a power of ten that is not longer."""
+    power = 10.0 ** math.floor(math.log10(length))
+    return max(step * power for step in (1, 2, 5) if step * power <= length * (1 + 1e-9))
+
+
+def _draw_areas(ax: Axes, areas: xr.Dataset, truth: xr.DataArray | None) -> None:
+    years, area = areas["year"].values, areas["area_km2"].values
+    if "interval" in areas:
+        bounds = areas["interval"].transpose("year", "bound").values
+        # a bound may lie on the estimate's other side by rounding, and a bar must not be negative
+        spread = np.clip(np.abs(bounds[:, [0, -1]].T - area), 0, None)
+        ax.errorbar(years, area, yerr=spread, fmt="o", color=_BLUE, capsize=5, label="mapped, with interval")
+    else:
+        ax.plot(years, area, "o", color=_BLUE, label="mapped")
+    if truth is not None:
+        ax.plot(truth["year"].values, truth.values, "D", color=_GREEN, mfc="none", ms=9, label="truth")
+    ax.set(title="Glacier area by year", ylabel="area [km²]", xticks=years)
+    ax.margins(x=0.15, y=0.2)
+    ax.grid(axis="y", color="#DDDDDD")
+    ax.set_axisbelow(True)
+    ax.legend(frameon=False, loc="best")

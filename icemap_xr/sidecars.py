@@ -1,0 +1,286 @@
+"""The files beside an archive that other programs read: GeoParquet with the RGI 7 columns, and a STAC item."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pystac
+import shapely
+import shapely.affinity
+import shapely.geometry
+from numpy.typing import NDArray
+from pyproj import CRS, Transformer
+
+from icemap_xr.grid import RegionGrid
+from icemap_xr.types import FloatArray
+
+#: columns of the Randolph Glacier Inventory 7.0 (attribute table of the glacier product) and their pandas types
+RGI7_COLUMNS: dict[str, str] = {
+    "rgi_id": "string",
+    "o1region": "string",
+    "o2region": "string",
+    "glims_id": "string",
+    "anlys_id": "Int64",
+    "subm_id": "Int64",
+    "src_date": "string",
+    "cenlon": "float64",
+    "cenlat": "float64",
+    "utm_zone": "Int64",
+    "area_km2": "float64",
+    "primeclass": "Int64",
+    "conn_lvl": "Int64",
+    "surge_type": "Int64",
+    "term_type": "Int64",
+    "glac_name": "string",
+    "is_rgi6": "Int64",
+    "termlon": "float64",
+    "termlat": "float64",
+    "zmin_m": "float64",
+    "zmax_m": "float64",
+    "zmed_m": "float64",
+    "zmean_m": "float64",
+    "slope_deg": "float64",
+    "aspect_deg": "float64",
+    "aspect_sec": "Int64",
+    "dem_source": "string",
+    "lmax_m": "Int64",
+}
+
+#: classes of the map `glacier_class`, as the STAC classification extension has them
+CLASSES: list[dict[str, Any]] = [
+    {"value": 0, "name": "not_glacier", "description": "probability at most 0.5"},
+    {"value": 1, "name": "glacier", "description": "probability greater than 0.5"},
+    {"value": 255, "name": "unobserved", "description": "no observation", "nodata": True},
+]
+
+_SCHEMAS = "https://stac-extensions.github.io/{}/v{}/schema.json"
+_PROJECTION = _SCHEMAS.format("projection", "2.0.0")
+_CLASSIFICATION = _SCHEMAS.format("classification", "2.0.0")
+_DATACUBE = _SCHEMAS.format("datacube", "2.2.0")
+_MLM = _SCHEMAS.format("mlm", "1.4.0")
+
+
+def sidecar_paths(path: Path) -> tuple[Path, Path]:
+    """Return where the GeoParquet file and the STAC item of an archive lie."""
+    return path.with_suffix(".parquet"), path.with_suffix(".json")
+
+
+def utm_zone(lon: FloatArray, lat: FloatArray) -> NDArray[np.int64]:
+    """Return UTM zones of positions in degrees, with the exceptions for south-west Norway and Svalbard."""
+    zone = (np.floor((lon + 180) / 6).astype(np.int64) % 60) + 1
+    zone[(lat >= 56) & (lat < 64) & (lon >= 3) & (lon < 12)] = 32
+    svalbard = (lat >= 72) & (lat <= 84) & (lon >= 0) & (lon < 42)
+    # Svalbard has the zones 31, 33, 35 and 37 only, which meet at 9, 21 and 33 degrees east
+    zone[svalbard] = 31 + 2 * np.digitize(lon[svalbard], [9, 21, 33])
+    return zone
+
+
+def rgi7_table(outlines: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Return outlines with all RGI 7 columns in their types; null where not known.
+
+    Computed are `cenlon` and `cenlat` (of the centroid, degrees), `utm_zone`, and `area_km2` as given. Columns that the
+    RGI does not have (`year`, `mean_probability`) are kept behind them.
+    """
+    centroids = gpd.GeoSeries(outlines.geometry.centroid, crs=outlines.crs).to_crs("EPSG:4326")
+    known: dict[str, Any] = {"area_km2": outlines["area_km2"].to_numpy()} if "area_km2" in outlines else {}
+    known |= {"cenlon": centroids.x.to_numpy(), "cenlat": centroids.y.to_numpy()}
+    known["utm_zone"] = utm_zone(known["cenlon"], known["cenlat"])
+    rows = len(outlines)
+    unknown = {
+        name: np.full(rows, np.nan) if kind == "float64" else [None] * rows for name, kind in RGI7_COLUMNS.items()
+    }
+    columns = {name: pd.Series(known.get(name, unknown[name]), dtype=kind) for name, kind in RGI7_COLUMNS.items()}
+    own = {
+        name: outlines[name].to_numpy() for name in outlines if name not in columns and name != outlines.geometry.name
+    }
+    return gpd.GeoDataFrame(columns | own, geometry=outlines.geometry.to_numpy(), crs=outlines.crs)
+
+
+def write_geoparquet(outlines: gpd.GeoDataFrame, path: Path) -> Path:
+    """Write outlines as GeoParquet 1.1 with the RGI 7 columns; the file appears complete or not at all."""
+    temporary = path.with_name(f".{path.name}.partial")
+    rgi7_table(outlines).to_parquet(temporary, index=False, schema_version="1.1.0", write_covering_bbox=True)
+    os.replace(temporary, path)
+    return path
+
+
+def write_item(item: pystac.Item, path: Path) -> Path:
+    """Write a STAC item as JSON; the file appears complete or not at all."""
+    temporary = path.with_name(f".{path.name}.partial")
+    content = item.to_dict(include_self_link=False, transform_hrefs=False)
+    temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def stac_item(
+    region: str,
+    grid: RegionGrid,
+    years: Sequence[int],
+    variables: Mapping[str, str],
+    store: str,
+    table: str | None,
+    lineage: Mapping[str, Any],
+) -> pystac.Item:
+    """Return the STAC item of an archive.
+
+    Parameters
+    ----------
+    region
+        The item's id.
+    grid
+        Grid of the maps.
+    years
+        Years of the maps.
+    variables
+        Units of each map `(year, y, x)`.
+    store, table
+        Names of the Zarr store and of the GeoParquet file (None: there is none) beside the item.
+    lineage
+        Scrubbed lineage. Of `lineage["model"]`, `name`, `architecture`, `features`, `steps` and `window` become MLM
+        fields; the MLM extension wants the model itself among the assets, so it is declared only where
+        `lineage["model"]["href"]` says where the model is.
+    """
+    footprint, bbox = _footprint(grid)
+    properties = {
+        **_span(years),
+        **_projection(grid),
+        **_cube(grid, years, variables),
+    }
+    item = pystac.Item(
+        id=region,
+        geometry=footprint,
+        bbox=bbox,
+        datetime=None,
+        properties=properties,
+        stac_extensions=[_PROJECTION, _CLASSIFICATION, _DATACUBE],
+    )
+    item.add_asset("maps", _maps_asset(store))
+    if table is not None:
+        kind = "application/vnd.apache.parquet"
+        item.add_asset("outlines", pystac.Asset(f"./{table}", "Glacier outlines (GeoParquet)", None, kind, ["data"]))
+    _add_model(item, lineage.get("model"))
+    return item
+
+
+def _footprint(grid: RegionGrid) -> tuple[dict[str, Any], list[float]]:
+    """Return a grid's outline as GeoJSON in degrees, and its bbox.
+
+    Across the antimeridian it is cut in two (and west > east in the bbox); around a pole it is all longitudes.
+    """
+    extent = shapely.box(*grid.geobox.boundingbox.bbox)
+    # points along the edges, as a rectangle in metres is none in degrees
+    corners = shapely.get_coordinates(shapely.segmentize(extent, extent.length / 64))
+    to_degrees = Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
+    lon, lat = to_degrees.transform(corners[:, 0], corners[:, 1])
+    for pole in (-90.0, 90.0):
+        if extent.contains(shapely.Point(to_degrees.transform(0.0, pole, direction="INVERSE"))):
+            cap = [-180.0, min(pole, lat.min()), 180.0, max(pole, lat.max())]
+            return shapely.geometry.mapping(shapely.box(*cap)), cap
+    if np.ptp(lon) <= 180:
+        outline = shapely.Polygon(np.column_stack([lon, lat]))
+        return shapely.geometry.mapping(outline), list(outline.bounds)
+    outline = shapely.Polygon(np.column_stack([lon % 360, lat]))
+    west, south, east, north = outline.bounds
+    near = shapely.intersection(outline, shapely.box(0, -90, 180, 90))
+    far = shapely.affinity.translate(shapely.intersection(outline, shapely.box(180, -90, 360, 90)), -360)
+    return shapely.geometry.mapping(shapely.union_all([near, far])), [west, south, east - 360, north]
+
+
+def _span(years: Sequence[int]) -> dict[str, Any]:
+    return {
+        "datetime": None,
+        "start_datetime": f"{min(years):04d}-01-01T00:00:00Z",
+        "end_datetime": f"{max(years):04d}-12-31T23:59:59Z",
+    }
+
+
+def _projection(grid: RegionGrid) -> dict[str, Any]:
+    crs = CRS(grid.crs)
+    authority = crs.to_authority()
+    code = {"proj:code": ":".join(authority)} if authority else {"proj:code": None, "proj:wkt2": crs.to_wkt()}
+    return {
+        **code,
+        "proj:bbox": list(grid.geobox.boundingbox.bbox),
+        "proj:shape": list(grid.shape),
+        "proj:transform": list(grid.geobox.transform)[:6],
+    }
+
+
+def _cube(grid: RegionGrid, years: Sequence[int], variables: Mapping[str, str]) -> dict[str, Any]:
+    left, bottom, right, top = grid.geobox.boundingbox.bbox
+    half = grid.resolution / 2
+    system = CRS(grid.crs).to_epsg() or CRS(grid.crs).to_json_dict()
+    spatial = {"type": "spatial", "step": grid.resolution, "reference_system": system}
+    stamps = [f"{year:04d}-01-01T00:00:00Z" for year in years]
+    return {
+        "cube:dimensions": {
+            "year": {"type": "temporal", "extent": [min(stamps), max(stamps)], "values": stamps},
+            "y": {**spatial, "axis": "y", "extent": [bottom + half, top - half]},
+            "x": {**spatial, "axis": "x", "extent": [left + half, right - half]},
+        },
+        "cube:variables": {
+            name: {"dimensions": ["year", "y", "x"], "type": "data", "unit": unit} for name, unit in variables.items()
+        },
+    }
+
+
+def _maps_asset(store: str) -> pystac.Asset:
+    return pystac.Asset(
+        f"./{store}",
+        "Maps, outlines, areas and lineage (Zarr)",
+        "Groups maps, outlines, areas, draws, calibration, lineage; the classes are those of maps/glacier_class",
+        "application/vnd.zarr; version=3",
+        ["data", "zarr"],
+        {"classification:classes": CLASSES},
+    )
+
+
+def _add_model(item: pystac.Item, model: Any) -> None:
+    """Describe the model that made the maps in MLM fields, as far as it is known."""
+    if not isinstance(model, Mapping) or not model.get("name"):
+        return
+    features = [str(name) for name in model.get("features", [])]
+    window = int(model.get("window", -1))
+    shape = [-1, int(model.get("steps", -1)), window, window, len(features) or -1]
+    task = "semantic-segmentation"
+    item.properties |= {
+        "mlm:name": str(model["name"]),
+        "mlm:architecture": str(model.get("architecture", "unknown")),
+        "mlm:tasks": [task],
+        "mlm:input": [
+            {
+                "name": "scenes",
+                "bands": [],
+                "input": {
+                    "shape": shape,
+                    "dim_order": ["batch", "time", "height", "width", "bands"],
+                    "data_type": "float32",
+                },
+                "description": "features: " + (", ".join(features) or "not recorded"),
+            }
+        ],
+        "mlm:output": [
+            {
+                "name": "glacier",
+                "tasks": [task],
+                "result": {
+                    "shape": [-1, window, window, 2],
+                    "dim_order": ["batch", "height", "width", "class"],
+                    "data_type": "float32",
+                },
+                "classification:classes": CLASSES[:2],
+            }
+        ],
+    }
+    if model.get("href"):
+        fields = {"mlm:artifact_type": str(model.get("artifact_type", "safetensors.tensorflow.save_file"))}
+        item.add_asset("model", pystac.Asset(str(model["href"]), "Model", None, None, ["mlm:model"], fields))
+        item.stac_extensions.append(_MLM)

@@ -1,0 +1,14 @@
+"""A synthetic glacier region with exactly known truth: terrain, scenes, coherence, STAC items.
+
+::
+
+    parameters --> terrain (coarse, whole region) --> truth (block): fraction, class, elevation, outlines
+                                                       |
+    season (date) --> scatter (block, date) <----------+--> region: arrays, model view --> writer: COGs + STAC
+"""
+
+from icemap_xr.simulate.acquisitions import Acquisition
+from icemap_xr.simulate.parameters import Landscape, Sensor, Surface
+from icemap_xr.simulate.region import SimulatedRegion, region
+
+__all__ = ["Acquisition", "Landscape", "Sensor", "SimulatedRegion", "Surface", "region"]

@@ -1,0 +1,169 @@
+"""Area of maps and of polygons, against sums over pixels."""
+
+from typing import Any
+
+import dask.array as da
+import geopandas as gpd
+import numpy as np
+import pytest
+import shapely
+import xarray as xr
+
+from icemap_xr.area import area
+from icemap_xr.errors import InputError, SchemaError, UncalibratedWarning
+from icemap_xr.grid import RegionGrid
+
+#: Dask carries no types for it
+from_array: Any = da.from_array
+
+GRID = RegionGrid.from_bbox((500_000, 8_600_000, 500_300, 8_600_230), "EPSG:32633", 10, bbox_crs="EPSG:32633")
+PIXEL = 1e-4
+
+
+def maps(values: Any, name: str = "calibrated") -> xr.Dataset:
+    coords = {**GRID.coords(), "year": 2016 + np.arange(len(values))}
+    return xr.Dataset({name: (("year", "y", "x"), values)}, coords=coords)
+
+
+def values() -> Any:
+    rng = np.random.default_rng(5)
+    p = rng.random((2, *GRID.shape), dtype=np.float32)
+    p[rng.random(p.shape) < 0.1] = np.nan
+    return p
+
+
+def regions(*shapes: Any, crs: str | None = "EPSG:32633", **columns: Any) -> gpd.GeoDataFrame:
+    return gpd.GeoDataFrame(columns, geometry=list(shapes), crs=crs)
+
+
+CIRCLE = shapely.Point(500_131.7, 8_600_108.3).buffer(83, quad_segs=32)
+PARTLY_OFF = shapely.box(500_255, 8_600_205, 500_345, 8_600_265)
+
+
+def covered(polygon: Any) -> Any:
+    y, x = np.meshgrid(GRID.coords()["y"].values, GRID.coords()["x"].values, indexing="ij")
+    return shapely.area(shapely.intersection(shapely.box(x - 5, y - 5, x + 5, y + 5), polygon)) / 100
+
+
+def test_soft_and_hard_area_of_a_map() -> None:
+    p = values()
+    soft = area(maps(p))
+    np.testing.assert_allclose(soft.area_km2, np.nansum(p.astype(float), axis=(1, 2)) * PIXEL, rtol=1e-12)
+    np.testing.assert_allclose(soft.observed_km2, np.isfinite(p).sum(axis=(1, 2)) * PIXEL, rtol=1e-12)
+    np.testing.assert_allclose(soft.unobserved_km2, np.isnan(p).sum(axis=(1, 2)) * PIXEL, rtol=1e-9)
+    assert soft.area_km2.attrs == {"units": "km2", "area_kind": "planar", "method": "soft", "calibrated": True}
+    assert soft.area_km2.dims == ("year",)
+    hard = area(maps(p), method="hard", threshold=0.7)
+    np.testing.assert_allclose(hard.area_km2, (p > 0.7).sum(axis=(1, 2)) * PIXEL, rtol=1e-12)
+    assert hard.attrs["threshold"] == 0.7
+
+
+def test_uncalibrated_soft_area_warns_and_hard_does_not() -> None:
+    ds = maps(values(), "probability")
+    with pytest.warns(UncalibratedWarning, match="area sums uncalibrated") as caught:
+        soft = area(ds)
+    assert [one.filename for one in caught if one.category is UncalibratedWarning] == [__file__]
+    assert soft.attrs["calibrated"] is False
+    assert area(ds, method="hard").attrs["calibrated"] is False
+
+
+def test_calibrated_is_preferred() -> None:
+    p = values()
+    ds = maps(p / 2).assign(probability=(("year", "y", "x"), p))
+    np.testing.assert_allclose(area(ds).area_km2, area(maps(p / 2)).area_km2)
+
+
+@pytest.mark.parametrize("chunks", [None, (1, 8, 8), (2, 23, 1), ((1, 1), (22, 1), (3, 27))])
+@pytest.mark.parametrize("method", ["soft", "hard"])
+def test_polygons_by_covered_fraction(chunks: Any, method: str) -> None:
+    p = values()
+    hole: Any = CIRCLE.difference(shapely.Point(500_120, 8_600_110).buffer(21))
+    by = regions(CIRCLE, PARTLY_OFF, shapely.MultiPolygon([hole, shapely.box(500_250, 8_600_003, 500_257, 8_600_090)]))
+    ds = maps(p if chunks is None else from_array(p, chunks=chunks))
+    out = area(ds, by=by, method=method)
+    assert out.area_km2.dims == ("year", "region")
+    assert (out.area_km2.chunks is None) == (chunks is None)
+    ice = p.astype(float) if method == "soft" else np.where(np.isnan(p), np.nan, p > 0.5)
+    for i, polygon in enumerate(by.geometry):
+        weight = covered(polygon)
+        observed = np.sum(weight * np.isfinite(p), axis=(1, 2)) * PIXEL
+        np.testing.assert_allclose(out.area_km2[:, i], np.nansum(weight * ice, axis=(1, 2)) * PIXEL, rtol=1e-9)
+        np.testing.assert_allclose(out.observed_km2[:, i], observed, rtol=1e-9)
+        np.testing.assert_allclose(out.unobserved_km2[:, i], polygon.area / 1e6 - observed, rtol=1e-6)
+
+
+def test_one_task_per_chunk() -> None:
+    data = from_array(values(), chunks=(1, 8, 8))
+    graph = area(maps(data), by=regions(CIRCLE)).area_km2.data.dask.to_dict()
+    assert sum("region-sums-chunk" in str(key) for key in graph) == data.npartitions
+
+
+def test_regions_in_another_crs_and_their_labels() -> None:
+    by = regions(CIRCLE, PARTLY_OFF, name=["a", "b"])
+    here, there = area(maps(values()), by=by), area(maps(values()), by=by.to_crs("EPSG:4326"))
+    assert there.region.values.tolist() == ["a", "b"]
+    xr.testing.assert_allclose(here, there, rtol=1e-6)
+    by.index = [7, 9]
+    assert area(maps(values()), by=by.drop(columns="name")).region.values.tolist() == [7, 9]
+
+
+def test_whole_polygon_observed_leaves_nothing_unobserved() -> None:
+    out = area(maps(np.full((1, *GRID.shape), 0.25, np.float32)), by=regions(CIRCLE))
+    assert out.unobserved_km2.item() == 0
+    assert out.area_km2.item() == pytest.approx(CIRCLE.area / 4e6, rel=1e-9)
+
+
+def test_unobserved_is_never_ice_free() -> None:
+    p = values()
+    p[0] = np.nan
+    out = area(maps(p))
+    assert np.isnan(out.area_km2[0])
+    assert out.observed_km2[0] == 0
+    assert out.unobserved_km2[0] == pytest.approx(23 * 30 * PIXEL)
+    off = regions(CIRCLE, shapely.box(600_000, 8_600_000, 601_000, 8_601_000))
+    by = area(maps(p), by=off)
+    assert np.isnan(by.area_km2[:, 1]).all()
+    assert by.unobserved_km2[:, 1].values == pytest.approx([1, 1])
+
+
+@pytest.mark.parametrize(
+    ("by", "match"),
+    [
+        (regions(shapely.box(0, 0, 1, 1)), "touches"),
+        (regions(CIRCLE, crs=None), "no CRS"),
+        (gpd.GeoDataFrame({"name": ["a"]}), "no geometry"),
+        (regions(), "no rows"),
+        (regions(shapely.Point(500_100, 8_600_100)), "Point"),
+        (regions(None), "no polygon"),
+        (regions(shapely.Polygon()), "no polygon"),
+        (
+            regions(
+                shapely.Polygon(
+                    [(500_000, 8_600_000), (500_100, 8_600_100), (500_100, 8_600_000), (500_000, 8_600_100)]
+                )
+            ),
+            "invalid",
+        ),
+        (regions(CIRCLE, CIRCLE, name=["a", "a"]), "repeated"),
+        (regions(CIRCLE, CIRCLE, name=["a", None]), "missing"),
+        ([CIRCLE], "GeoDataFrame"),
+    ],
+)
+def test_regions_that_cannot_be_used(by: Any, match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        area(maps(values()), by=by)
+
+
+def test_wrong_options_and_maps() -> None:
+    with pytest.raises(InputError, match="method 'sof'"):
+        area(maps(values()), method="sof")
+    with pytest.raises(InputError, match="threshold"):
+        area(maps(values()), method="hard", threshold=50)
+    with pytest.raises(SchemaError, match="probability"):
+        area(maps(values(), "p"))
+    with pytest.raises(SchemaError, match="duplicate years"):
+        area(maps(values()).assign_coords(year=[2016, 2016]))
+    with pytest.raises(InputError, match="float"):
+        area(maps(np.ones((1, *GRID.shape), np.uint8)))
+    with pytest.raises(InputError, match=r"0\.\.1"):
+        area(maps(values() * 100))

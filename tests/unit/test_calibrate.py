@@ -1,0 +1,196 @@
+"""Calibration: fitting, applying, judging, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from icemap_xr.calibrate import KnotCalibrator, calibrate, fit_calibrator, reliability
+from icemap_xr.errors import InputError
+from icemap_xr.grid import RegionGrid
+from icemap_xr.types import Calibrator
+
+#: Dask carries no types for it
+from_array: Any = da.from_array
+
+GRID = RegionGrid.from_bbox((500_000, 8_600_000, 500_160, 8_600_120), "EPSG:32633", 10, bbox_crs="EPSG:32633")
+CURVE = KnotCalibrator((0.0, 0.3, 1.0), (0.0, 0.1, 0.9), "demo", "made up")
+
+
+def maps(values: Any) -> xr.Dataset:
+    coords = {**GRID.coords(), "year": 2016 + np.arange(len(values))}
+    return xr.Dataset({"probability": (("year", "y", "x"), values)}, coords=coords)
+
+
+def overconfident(seed: int, shape: tuple[int, ...] = (3, 12, 16)) -> tuple[Any, Any]:
+    """Return probabilities of an over-confident model, and classes that follow P(glacier | p) = clip(0.25 + p / 2)."""
+    rng = np.random.default_rng(seed)
+    p = rng.random(shape, dtype=np.float32)
+    return p, (rng.random(shape) < 0.25 + p / 2).astype(np.float32)
+
+
+def ece(p: Any, y: Any, bins: int = 100) -> float:
+    at = np.minimum((p * bins).astype(int), bins - 1)
+    gaps = [abs(p[at == i].sum(dtype=float) - y[at == i].sum(dtype=float)) for i in range(bins)]
+    return float(sum(gaps) / p.size)
+
+
+def test_curve_interpolates_and_keeps_nan() -> None:
+    out = CURVE(np.array([[0, 0.15, 0.3, 0.65, 1, np.nan]], np.float32))
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(out, [[0, 0.05, 0.1, 0.5, 0.9, np.nan]], atol=1e-7)
+    assert isinstance(CURVE, Calibrator)
+
+
+@pytest.mark.parametrize("wrong", [-0.01, 1.5, np.inf])
+def test_curve_refuses_what_is_no_probability(wrong: float) -> None:
+    with pytest.raises(InputError, match=r"0\.\.1"):
+        CURVE(np.array([0.5, wrong]))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "match"),
+    [
+        ((0, 1), (0.5, 0.4), "monotone"),
+        ((0, 0), (0, 1), "increase"),
+        ((0.5, 0.2), (0, 1), "increase"),
+        ((0,), (0,), "at least 2"),
+        ((0, 1), (0,), "same number"),
+        ((0, 2), (0, 1), "outside"),
+        ((0, 1), (0, np.nan), "outside"),
+        (("a", "b"), (0, 1), "numbers"),
+    ],
+)
+def test_knots_that_are_no_monotone_curve(x: Any, y: Any, match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        KnotCalibrator(x, y)
+
+
+def test_json_round_trip() -> None:
+    content = json.loads(json.dumps(CURVE.to_json()))
+    assert KnotCalibrator.from_json(content) == CURVE
+    wrong: Any
+    for wrong in ({}, {"type": "pickle"}, [], {"type": "monotone-knots", "x": [0, 1]}):
+        with pytest.raises(InputError):
+            KnotCalibrator.from_json(wrong)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 300))
+def test_fit_is_monotone_and_inside_0_1(seed: int, bins: int) -> None:
+    rng = np.random.default_rng(seed)
+    p, y = rng.random(200), rng.random(200)
+    out = fit_calibrator(p, y, bins=bins)(np.linspace(0, 1, 500))
+    assert (np.diff(out) >= 0).all()
+    assert out.min() >= 0
+    assert out.max() <= 1
+
+
+def test_calibration_error_falls_on_data_not_used_for_the_fit() -> None:
+    curve = fit_calibrator(*overconfident(0, (400, 400)))
+    p, y = overconfident(1, (400, 400))
+    before, after = ece(p, y), ece(curve(p), y)
+    assert before > 0.1
+    assert after < 0.015
+    np.testing.assert_allclose(curve(np.array([0.2, 0.5, 0.8])), [0.35, 0.5, 0.65], atol=0.03)
+
+
+def test_reliability_equals_brute_force() -> None:
+    p, y = overconfident(2)
+    p[0, 0, :3] = np.nan
+    seen = np.isfinite(p)
+    table = reliability(p, y, bins=20)
+    assert table.ece.item() == pytest.approx(ece(p[seen], y[seen], 20), rel=1e-9)
+    third = seen & (p >= 0.1) & (p < 0.15)
+    assert table.pixels[2] == third.sum()
+    assert table.ice_fraction[2] == pytest.approx(y[third].mean())
+    assert table.mean_probability[2] == pytest.approx(p[third].mean(dtype=float))
+    judged = reliability([(p, y)], bins=20, calibrator=CURVE)
+    assert judged.ece.item() == pytest.approx(ece(CURVE(p[seen]), y[seen], 20), rel=1e-6)
+
+
+def test_tiles_arrays_and_dask_give_the_same_curve() -> None:
+    p, y = overconfident(3)
+    whole = fit_calibrator(p, y)
+    assert fit_calibrator(zip(p, y, strict=True)) == whole
+    assert fit_calibrator(maps(p).probability, maps(y).probability) == whole
+    lazy = maps(from_array(p, chunks=(1, 5, 7))).probability
+    assert fit_calibrator(lazy, maps(y).probability) == whole
+
+
+def test_reference_may_be_a_fraction_and_have_gaps() -> None:
+    p = np.array([0.1, 0.1, 0.9, 0.9, 0.5])
+    y = np.array([0.0, 0.5, 0.75, 1.0, np.nan])
+    np.testing.assert_allclose(fit_calibrator(p, y)(np.array([0.0, 0.1, 0.9, 1.0])), [0.25, 0.25, 0.875, 0.875])
+
+
+@pytest.mark.parametrize(
+    ("p", "y", "options", "match"),
+    [
+        ([0.2, 0.8], [1, 1], {}, "100% ice"),
+        ([0.2, 0.8], [0, 0], {}, "0% ice"),
+        ([0.5, 0.5], [0, 1], {}, "different probabilities"),
+        ([np.nan, 0.5], [0, np.nan], {}, "no pixel"),
+        ([0.2, 0.8], [0, 2], {}, "reference"),
+        ([0.2, 80], [0, 1], {}, "probability"),
+        ([0.2, 0.8], [0, 1, 1], {}, "shape"),
+        ([0.2, 0.8], [0, 1], {"method": "spline"}, "isotonic"),
+        ([0.2, 0.8], [0, 1], {"bins": 1}, "bins"),
+        ([], None, {}, "no pixel"),
+        ([0.2, 0.8], None, {}, "pair"),
+    ],
+)
+def test_fits_that_are_refused(p: Any, y: Any, options: dict[str, Any], match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        fit_calibrator(p, y, **options)
+
+
+def test_years_missing_from_the_reference_are_refused() -> None:
+    p, y = overconfident(4)
+    with pytest.raises(InputError, match="coordinates"):
+        fit_calibrator(maps(p).probability, maps(y).probability.isel(year=[0, 1]))
+
+
+def test_calibrate_is_lazy_and_says_by_what(tmp_path: Path) -> None:
+    p = overconfident(5)[0]
+    p[0, 0, 0] = np.nan
+    ds = maps(from_array(p, chunks=(1, 5, 7)))
+    path = tmp_path / "curve.json"
+    path.write_text(json.dumps(CURVE.to_json()))
+    given: Any
+    for given in (CURVE, CURVE.to_json(), path, str(path)):
+        out = calibrate(ds, given)
+        assert out.calibrated.chunks == ds.probability.chunks
+        assert out.calibrated.dtype == np.float32
+        assert out.calibrated.dims == ("year", "y", "x")
+        assert json.loads(out.calibrated.attrs["calibrator"]) == CURVE.to_json()
+        xr.testing.assert_identical(out.probability, ds.probability)
+        np.testing.assert_array_equal(out.calibrated, CURVE(p))
+    np.testing.assert_array_equal(calibrate(maps(p), CURVE).calibrated, CURVE(p))
+
+
+def test_calibrating_twice_is_refused() -> None:
+    once = calibrate(maps(overconfident(6)[0]), CURVE)
+    with pytest.raises(InputError, match="already"):
+        calibrate(once, CURVE)
+    renamed = once.drop_vars("probability").rename(calibrated="probability")
+    with pytest.raises(InputError, match="calibrated already"):
+        calibrate(renamed, CURVE)
+    assert "other" in calibrate(once, CURVE, name="other")
+
+
+def test_calibrators_that_cannot_be_used(tmp_path: Path) -> None:
+    ds = maps(overconfident(7)[0])
+    (tmp_path / "broken.json").write_text("{")
+    wrong: Any
+    for wrong in (tmp_path / "absent.json", tmp_path / "broken.json", {"type": "x"}, 3):
+        with pytest.raises(InputError):
+            calibrate(ds, wrong)
+    with pytest.raises(InputError, match=r"0\.\.1"):
+        calibrate(maps(from_array(np.full((1, 12, 16), 255.0), chunks=8)), CURVE).calibrated.compute()
