@@ -68,15 +68,15 @@ def main() -> None:
     x = np.concatenate([one[pick] for (one, _), pick in zip(train, picks, strict=True)])
     y = np.concatenate([one[pick] for (_, one), pick in zip(train, picks, strict=True)])
     tests = [statistics(s, arguments.shift, arguments.size, arguments.year, True) for s in arguments.test]
-    print(f"| model | {' | '.join(f'seed {s}' for s in arguments.test)} | mean IoU |")
-    print(f"|---|{'---|' * (len(tests) + 1)}")
+    print(f"| model | {' | '.join(f'seed {s}' for s in arguments.test)} | mean IoU | seconds |")
+    print(f"|---|{'---|' * (len(tests) + 2)}")
     for name, (context, model) in models.items():
         started = time.perf_counter()
         used = slice(None) if context else slice(0, columns)
         model.fit(x[:, used], y)
         scores = [iou(truth, model.predict(one[:, used])) for one, truth in tests]
         row = " | ".join(f"{score:.3f}" for score in scores)
-        print(f"| {name} | {row} | {np.mean(scores):.3f} | {time.perf_counter() - started:.0f} s", flush=True)
+        print(f"| {name} | {row} | {np.mean(scores):.3f} | {time.perf_counter() - started:.0f} |", flush=True)
 
 
 def _forest() -> RandomForestClassifier:

@@ -107,7 +107,7 @@ class Job:
 
     def token(self, *more: Any) -> str:
         """Return a deterministic name for the result."""
-        parts = (self.model.spec, type(self.model).__name__, self.windows, self.blocks, self.aoi, self.all_classes)
+        parts = (self.model, self.windows, self.blocks, self.aoi, tuple(self.transform), self.all_classes)
         return str(tokenize(*parts, *more))
 
     def block(self, read: Read, i: int, j: int, wanted: NDArray[np.bool_] | None) -> NDArray[np.float32]:
@@ -175,7 +175,9 @@ def _from_store(readers: tuple[YearReader, ...], job: Job, wanted: Any) -> da.Ar
     """One task per block, which reads the store itself."""
     chunks = _chunks(job, len(readers))
     shape = tuple(sum(sizes) for sizes in chunks)
-    masks = [] if wanted is None else [da.broadcast_to(da.asarray(wanted), shape, chunks=chunks)]
+    masks = []
+    if wanted is not None:
+        masks = [da.broadcast_to(da.asarray(wanted).rechunk(job.blocks.chunks), shape, chunks=chunks)]
     return da.map_blocks(
         _store_block,
         *masks,

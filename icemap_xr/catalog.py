@@ -170,7 +170,9 @@ def _fetch(
         landing = answer.json()
     except (requests.RequestException, json.JSONDecodeError) as error:
         raise _unavailable(where, error) from None
-    if not any("item-search" in str(uri) for uri in landing.get("conformsTo", ())):
+    if not isinstance(landing, dict):
+        raise CatalogUnavailableError(f"{scrub(where)} is no STAC catalogue: give a catalogue, a collection or items")
+    if not any("item-search" in str(uri) for uri in landing.get("conformsTo") or ()):
         return _walk(where)
     return _api_search(where, sources, bounds, interval, equals, timeout)
 
@@ -208,15 +210,13 @@ def _api_search(
 def _walk(href: str) -> list[pystac.Item]:
     try:
         found = pystac.read_file(href)
+        if isinstance(found, pystac.Catalog):
+            return list(found.get_items(recursive=True))
     except Exception as error:  # pystac raises bare Exception for an unreachable address
         raise _unavailable(href, error) from None
-    if isinstance(found, pystac.ItemCollection):
-        return list(found)
     if isinstance(found, pystac.Item):
         return [found]
-    if not isinstance(found, pystac.Catalog):
-        raise CatalogUnavailableError(f"{scrub(href)} is no STAC catalogue: give a catalogue, a collection or items")
-    return list(found.get_items(recursive=True))
+    raise CatalogUnavailableError(f"{scrub(href)} is no STAC catalogue: give a catalogue, a collection or items")
 
 
 def _unavailable(where: str, error: Exception) -> CatalogUnavailableError:

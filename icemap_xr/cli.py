@@ -13,6 +13,7 @@ import click
 import dask
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.table import Table
 
 from icemap_xr.errors import IcemapError, IcemapWarning, InputError
@@ -35,7 +36,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    _ERR.print(f"[bold red]error:[/] {' '.join(message.split())}", highlight=False, soft_wrap=True, markup=True)
+    _ERR.print(f"[bold red]error:[/] {escape(' '.join(message.split()))}", highlight=False, soft_wrap=True)
     sys.exit(code)
 
 
@@ -46,9 +47,8 @@ def _start_logging(verbose: bool) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("icemap_xr").setLevel(logging.DEBUG if verbose else logging.INFO)
-    # Dask sets its loggers to INFO on import, and its configuration has the last word. A worker's complaint that the
-    # scheduler closed is no news; one about memory is.
-    quiet = {"distributed": "error", "distributed.worker": "critical", "distributed.worker.memory": "warning"}
+    # Dask sets its loggers to INFO on import, and its configuration has the last word
+    quiet = {"distributed": "error", "distributed.nanny.memory": "warning"}
     dask.config.set({"logging": {"distributed": "info"} if verbose else quiet})
     logging.captureWarnings(True)
     warnings.simplefilter("ignore")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from icemap_xr.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster
+
+
+_JOIN_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -106,8 +110,8 @@ def _join(address: str) -> Client:
     from distributed import Client
 
     try:
-        return Client(address, timeout=20)
-    except OSError as error:
+        return Client(address, timeout=_JOIN_SECONDS)
+    except (OSError, ValueError) as error:
         raise InputError(
             f"no scheduler answers at {address} ({type(error).__name__}): check address and port"
         ) from None
@@ -119,7 +123,8 @@ def _start(options: ClusterOptions) -> LocalCluster:
         # without a number any free port: two clusters on one machine must not fight for 8787
         "dashboard_address": f"127.0.0.1:{options.dashboard or 0}",
         "threads_per_worker": options.threads,
-        "silence_logs": 40,
+        # a failed task's error reaches the caller; the worker's own log of it names addresses in full
+        "silence_logs": logging.CRITICAL,
     }
     if options.kind == "cuda":
         try:

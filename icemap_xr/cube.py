@@ -98,7 +98,7 @@ def build_cube(
     asked: Mapping[str, Any] = items.extra_fields.get(PROVENANCE, {})
     begins = year_start or str(asked.get("year_start", "01-01"))
     series = _series(items, asked, features, polarisation, baseline_days)
-    labels = _labels(years or asked.get("years"), series, begins)
+    labels = _labels(asked.get("years") if years is None else years, series, begins)
     index = {"years": labels, "steps": steps, "year_start": begins, "tolerance_days": tolerance_days}
     reading = {"loader": loader, "resampling": resampling, "chunk": chunk}
     plan = {"grid": _grid_plan(grid), "index": index, "reading": reading, "scenes": _scenes_digest(series)}
@@ -273,7 +273,7 @@ def _add_index(
         ds[one.index] = ((schema.YEAR, schema.STEP), table, {"long_name": f"position in {one.time}; -1 = no scene"})
         ds[f"{name}_valid_pixels"] = (one.time, valid, {"long_name": "pixels with an observation", "units": "1"})
         facts[name] = {scene.item_ids: int(count) for scene, count in zip(scenes, valid, strict=True)}
-    ds.to_zarr(partial, mode="a", zarr_format=3, consolidated=False)
+    store.add_variables(ds, partial)
     return facts
 
 

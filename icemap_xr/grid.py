@@ -10,10 +10,15 @@ import xarray as xr
 from affine import Affine
 from odc.geo import CRS
 from odc.geo.geobox import GeoBox
+from odc.geo.geom import box
 from odc.geo.xr import xr_coords
+from pyproj.exceptions import CRSError
 
 from icemap_xr import schema
 from icemap_xr.errors import GridError
+
+#: parts into which the edges of a box are cut before they are projected
+_EDGE_PARTS = 64
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,11 @@ class RegionGrid:
             raise GridError(f"the grid {tuple(transform)[:6]} is not north-up: reproject to a north-up grid first")
         if not math.isclose(transform.a, -transform.e, rel_tol=1e-6):
             raise GridError(f"pixels of {transform.a} x {-transform.e} are not square: reproject to square pixels")
+        if any(o < 0 or o + n > full for o, n, full in zip(self.offset, self.shape, self.region_shape, strict=True)):
+            raise GridError(
+                f"{self.shape} pixels at {self.offset} reach beyond their region of {self.region_shape} pixels: "
+                "drop the attributes icemap_grid_* of spatial_ref to start a new grid"
+            )
 
     @classmethod
     def from_bbox(
@@ -77,15 +87,17 @@ class RegionGrid:
             raise GridError(f"resolution {resolution} is not allowed: give a pixel size > 0 in metres")
         if not (bbox[0] < bbox[2] and bbox[1] < bbox[3]):
             raise GridError(f"bbox {bbox} is empty: give west, south, east, north with west < east, south < north")
-        from odc.geo.geom import box
-
-        extent = box(*bbox, bbox_crs).to_crs(crs).boundingbox if CRS(bbox_crs) != CRS(crs) else None
-        left, bottom, right, top = extent.bbox if extent is not None else bbox
+        target, source = _crs(crs), _crs(bbox_crs)
+        left, bottom, right, top = bbox
+        if source != target:
+            # straight edges in one CRS are curved in the other
+            edge = max(right - left, top - bottom) / _EDGE_PARTS
+            left, bottom, right, top = box(*bbox, source).to_crs(target, edge).boundingbox.bbox
         # 1e-6 of a pixel is rounding, not extent
         x0, y0 = math.floor(left / resolution + 1e-6), math.floor(bottom / resolution + 1e-6)
         x1, y1 = math.ceil(right / resolution - 1e-6), math.ceil(top / resolution - 1e-6)
         transform = Affine(resolution, 0, x0 * resolution, 0, -resolution, y1 * resolution)
-        return cls(GeoBox((max(y1 - y0, 0), max(x1 - x0, 0)), transform, crs))
+        return cls(GeoBox((max(y1 - y0, 0), max(x1 - x0, 0)), transform, target))
 
     @classmethod
     def from_dataset(cls, ds: xr.Dataset | xr.DataArray) -> RegionGrid:
@@ -175,6 +187,13 @@ class RegionGrid:
     def piece(self, rows: slice, columns: slice) -> GeoBox:
         """Return the GeoBox of a block of rows and columns."""
         return self.geobox[rows, columns]
+
+
+def _crs(name: str) -> CRS:
+    try:
+        return CRS(name)
+    except CRSError:
+        raise GridError(f"CRS {name!r} is not known: give a code such as 'EPSG:32633'") from None
 
 
 def parse_metres(length: str | float) -> float:

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from icemap_xr import urls
+
 #: packages whose version decides the numbers in a product
 _PACKAGES = ("icemap-xr", "numpy", "scipy", "xarray", "dask", "zarr", "shapely", "geopandas", "keras", "tensorflow")
 
-_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s/?#]*@)?(?P<rest>[^\s?#]*)(?P<query>[?#]\S*)?")
 _SECRET = re.compile(
     r"passw|secret|token|credential|authori[sz]ation|signature|cookie|api_?key|access_?key|account_?key|(^|_)sas($|_)",
     re.IGNORECASE,
@@ -38,7 +39,7 @@ def scrub(value: Any) -> Any:
         return value if np.isfinite(value) else None
     if value is None or isinstance(value, bool | int):
         return value
-    return _URL.sub(lambda match: match["scheme"] + match["rest"], str(value))
+    return urls.scrub(value)
 
 
 def software() -> dict[str, str]:

@@ -189,7 +189,7 @@ def _checked_mask(mask: xr.DataArray | None, grid: RegionGrid) -> Any:
     if mask.dims != (schema.Y, schema.X) or mask.shape != grid.shape:
         raise InputError(f"mask has {dict(mask.sizes)}, needed is y, x of shape {grid.shape}: use the cube's own grid")
     for axis, centres in zip((schema.Y, schema.X), (grid.coords()[schema.Y], grid.coords()[schema.X]), strict=True):
-        if axis in mask.coords and not np.allclose(mask[axis], centres, atol=grid.resolution / 100):
+        if axis in mask.coords and not np.allclose(mask[axis], centres, rtol=0, atol=grid.resolution / 100):
             raise InputError(f"mask lies on another grid along {axis}: resample it to the cube's grid first")
     if mask.dtype != bool:
         raise InputError(f"mask has dtype {mask.dtype}: make it boolean, for example mask == 1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -79,16 +80,19 @@ def read_block(
     """
     read = {"odc": _read_odc, "stackstac": _read_stackstac}[loader]
     items = [pystac.Item.from_dict(content) for content in scene.items]
+    # odc-stac logs addresses as they are, signatures included; the error below says the same without
+    logging.getLogger("odc.loader").setLevel(logging.CRITICAL)
     try:
         with rasterio.Env(**GDAL_OPTIONS):
-            raw = read(items, scene.asset, geobox, resampling)
-    except (OSError, RuntimeError, ValueError, rasterio.errors.RasterioError) as error:
-        href = scene.items[0]["assets"][scene.asset]["href"]
-        raise ReadError(
-            f"item {scene.item_ids!r}, asset {scene.asset!r} at {scrub(href)} could not be read "
-            f"({type(error).__name__}: {_first_line(error)}): check that it exists and is a raster; run again to resume"
-        ) from None
-    return to_units(raw, scene)
+            return to_units(read(items, scene.asset, geobox, resampling), scene)
+    except (OSError, RuntimeError, rasterio.errors.RasterioError) as error:
+        fault = f"{type(error).__name__}: {_first_line(error)}"
+    # raised out here, because GDAL's own error in its context could not travel from a worker
+    href = scrub(scene.items[0]["assets"][scene.asset]["href"])
+    raise ReadError(
+        f"item {scene.item_ids!r}, asset {scene.asset!r} at {href} could not be read ({fault}): "
+        "check that it exists and is a raster; run again to resume"
+    )
 
 
 def to_units(raw: NDArray[Any], scene: Scene) -> NDArray[np.float32]:
@@ -166,9 +170,4 @@ def _read_stackstac(items: list[pystac.Item], asset: str, geobox: GeoBox, resamp
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip().splitlines()
-    return scrub_all(text[0]) if text else "no message"
-
-
-def scrub_all(text: str) -> str:
-    """Scrub every URL in a text."""
-    return " ".join(scrub(word.strip("'\"")) if "://" in word else word for word in text.split(" "))
+    return scrub(text[0]) if text else "no message"

@@ -146,6 +146,8 @@ def _scene(item: pystac.Item, source: Source, polarisation: str) -> Scene:
                 "insar:secondary_datetime"
             )
         time = first + (second - first) // 2
+    if np.isnat(time):
+        raise InputError(f"item {item.id!r} has neither datetime nor start_datetime: mend the catalogue")
     key = next(name for name, one in item.assets.items() if one is asset)
     return Scene(
         feature=source.feature,
@@ -156,8 +158,8 @@ def _scene(item: pystac.Item, source: Source, polarisation: str) -> Scene:
         reference_time=first,
         secondary_time=second,
         platform=str(properties.get("platform") or ""),
-        absolute_orbit=int(properties.get("sat:absolute_orbit", -1)),
-        relative_orbit=int(properties.get("sat:relative_orbit", -1)),
+        absolute_orbit=_number(properties.get("sat:absolute_orbit")),
+        relative_orbit=_number(properties.get("sat:relative_orbit")),
         orbit_state=str(properties.get("sat:orbit_state") or ""),
         asset=key,
         items=(_one_asset(item, key),),
@@ -169,6 +171,10 @@ def _one_asset(item: pystac.Item, key: str) -> dict[str, Any]:
     keep = ("type", "stac_version", "stac_extensions", "id", "geometry", "bbox", "collection")
     slim: dict[str, Any] = {name: content[name] for name in keep if name in content}
     return slim | {"properties": content["properties"], "assets": {key: content["assets"][key]}, "links": []}
+
+
+def _number(value: Any) -> int:
+    return -1 if value is None else int(value)
 
 
 def _moment(value: datetime | str | None) -> np.datetime64:

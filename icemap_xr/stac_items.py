@@ -49,8 +49,8 @@ def items_from_files(folder: StrPath) -> pystac.ItemCollection:
     """Return the items of all rasters in a folder and its sub-folders, by time.
 
     Recognised are OPERA RTC-S1 files (linear power gamma zero; one item per acquisition and burst) and coherence
-    rasters whose dates are in the name or the tags FIRST_DATE, FIRST_TIME, SECOND_DATE, SECOND_TIME (one item per pair).
-    Other rasters are named in a logged warning. Of an acquisition that was processed twice the newest processing is taken.
+    rasters whose dates are in the name or in the tags FIRST_DATE, FIRST_TIME, SECOND_DATE, SECOND_TIME (one item per
+    pair). Other rasters are named in a logged warning. Of an acquisition that was processed twice the newest is taken.
 
     Parameters
     ----------

@@ -60,12 +60,11 @@ def check_writable(path: StrPath, plan: Mapping[str, Any]) -> bool:
     """
     path, digest = Path(path), plan_hash(plan)
     if path.exists():
-        manifest = path / MANIFEST
-        if manifest.exists() and json.loads(manifest.read_text())["plan_sha256"] == digest:
+        if (path / MANIFEST).exists() and _read_json(path / MANIFEST).get("plan_sha256") == digest:
             return True
         raise OutputExistsError(f"{path} exists already and was made from other inputs: choose a new path or delete it")
     unfinished = partial_path(path) / _PLAN
-    if unfinished.exists() and json.loads(unfinished.read_text())["sha256"] != digest:
+    if unfinished.exists() and _read_json(unfinished).get("sha256") != digest:
         raise OutputExistsError(
             f"{unfinished.parent} is an unfinished store of other inputs or options: "
             "repeat that call to finish it, or delete the folder"
@@ -181,7 +180,9 @@ def read_manifest(path: StrPath) -> dict[str, Any]:
         raise InputError(f"{path} does not exist: give the path of a store written by icemap-xr")
     if not (path / MANIFEST).exists():
         raise IncompleteStoreError(f"{path} has no {MANIFEST}: it is no finished icemap-xr store; write it again")
-    manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text())
+    manifest = _read_json(path / MANIFEST)
+    if not {"plan", "plan_sha256", "metadata_sha256"} <= set(manifest):
+        raise IncompleteStoreError(f"{path / MANIFEST} is damaged (keys are missing): write the store again")
     for name, digest in manifest["metadata_sha256"].items():
         file = path / name
         if not file.exists() or _sha256(file) != digest:
@@ -313,12 +314,23 @@ def _write_templates(groups: Mapping[str, xr.Dataset], partial: Path) -> None:
     partial.mkdir(parents=True)
     zarr.create_group(str(partial), zarr_format=3)
     for group, ds in groups.items():
-        encoding: dict[Hashable, Any] = {name: _encoding(var) for name, var in ds.variables.items()}
-        clean = ds.drop_encoding()
-        clean.to_zarr(
+        add_variables(ds, partial, group)
+    zarr.create_group(str(partial), path="icemap", zarr_format=3)
+
+
+def add_variables(ds: xr.Dataset, partial: Path, group: str = "") -> None:
+    """Add in-memory variables with their values, and the metadata of lazy ones, to an unfinished store.
+
+    What an interrupted call left of them is begun anew.
+    """
+    for name in ds.variables:
+        shutil.rmtree(partial / group / str(name), ignore_errors=True)
+    encoding: dict[Hashable, Any] = {name: _encoding(var) for name, var in ds.variables.items()}
+    # a chunk of fill values is written too: what is not there is missing
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        ds.drop_encoding().to_zarr(
             partial, group=group or None, mode="a", compute=False, zarr_format=3, consolidated=False, encoding=encoding
         )
-    zarr.create_group(str(partial), path="icemap", zarr_format=3)
 
 
 def _missing(array_path: Path, var: xr.DataArray) -> list[Delayed]:
@@ -346,6 +358,16 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     temporary = path.with_name("." + path.name)
     temporary.write_text(json.dumps(content, indent=1, default=str))
     os.replace(temporary, path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise IncompleteStoreError(f"{path} is damaged ({error}): write the store again") from None
+    if not isinstance(content, dict):
+        raise IncompleteStoreError(f"{path} is damaged (it holds no mapping): write the store again")
+    return content
 
 
 def _sha256(path: Path) -> str:

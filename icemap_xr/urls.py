@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit, urlunsplit
+import re
+
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s/?#]*@)?(?P<rest>[^\s?#]*)(?P<query>[?#]\S*)?")
 
 
-def scrub(url: object) -> str:
-    """Return a URL or path without user, password, query and fragment, where signatures and tokens live."""
-    parts = urlsplit(str(url))
-    if not parts.scheme or not parts.netloc:
-        return str(url)
-    host = parts.hostname or ""
-    netloc = f"{host}:{parts.port}" if parts.port else host
-    return urlunsplit((parts.scheme, netloc, parts.path, "", ""))
+def scrub(text: object) -> str:
+    """Return a text in which no URL has a user, password, query or fragment, where signatures and tokens live."""
+    return _URL.sub(lambda match: match["scheme"] + match["rest"], str(text))

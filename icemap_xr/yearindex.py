@@ -77,9 +77,10 @@ def year_index(
         targets = year_targets(year, steps, year_start)
         days = np.abs((times[candidates, None] - targets[None, :]) / np.timedelta64(1, "D"))
         scenes, parts = linear_sum_assignment(days)
-        near = np.ones(len(scenes), bool) if tolerance_days is None else days[scenes, parts] <= tolerance_days
         # the least sum does not fix the order among ties; time does
-        out[row, np.sort(parts[near])] = candidates[np.sort(scenes[near])]
+        parts = np.sort(parts)
+        near = np.ones(len(scenes), bool) if tolerance_days is None else days[scenes, parts] <= tolerance_days
+        out[row, parts[near]] = candidates[scenes[near]]
     return out
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # without it, the first of several processes on one GPU takes all its memory
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,6 +121,10 @@ class KerasPredictor:
     def bundle(self) -> ModelBundle | None:
         """The bundle the model comes from, with its calibration and block errors; None for an ``.h5``."""
         return ModelBundle.load(self.recipe.path) if self.recipe.kind == "bundle" else None
+
+    def with_precision(self, precision: Precision) -> KerasPredictor:
+        """Return this process's predictor of the same weights that computes in another precision."""
+        return from_recipe(replace(self.recipe, precision=precision))
 
     def __call__(self, batch: Batch, /) -> NDArray[np.float32]:
         """Map scaled windows to class probabilities.

@@ -61,11 +61,11 @@ class Radar:
 RADAR: dict[Surface, Radar] = {
     Surface.SEA: Radar(-17.0, -17.0, 0.0, 1.0, 0.02, 0.02, 0.0),
     Surface.ROCK: Radar(-10.6, -11.6, 1.1, 1.2, 0.74, 0.62, 0.45),
-    Surface.MORAINE: Radar(-9.8, -10.8, 1.2, 1.2, 0.68, 0.54, 0.35),
+    Surface.MORAINE: Radar(-9.8, -10.8, 1.2, 1.2, 0.70, 0.56, 0.35),
     Surface.OUTWASH: Radar(-13.0, -13.6, 0.8, 1.6, 0.52, 0.36, 0.15),
     Surface.SNOW_PATCH: Radar(-8.8, -15.0, 0.7, 1.5, 0.36, 0.12, 0.10),
     Surface.LAKE: Radar(-15.0, -20.0, 0.3, 2.0, 0.40, 0.03, 0.0),
-    Surface.DEBRIS_ICE: Radar(-10.2, -11.4, 1.3, 1.3, 0.42, 0.23, 0.25),
+    Surface.DEBRIS_ICE: Radar(-10.2, -11.4, 1.3, 1.3, 0.40, 0.21, 0.25),
     Surface.BARE_ICE: Radar(-12.0, -13.4, 0.8, 1.6, 0.29, 0.10, 0.10),
     Surface.FIRN: Radar(-7.4, -15.5, 0.5, 1.2, 0.27, 0.07, 0.05),
 }

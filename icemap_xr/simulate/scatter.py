@@ -130,7 +130,7 @@ def _geometry(
 
 
 def _melt(height: Float32Array, weather: Weather) -> tuple[Float32Array, Float32Array]:
-    """Return wetness of the surface and remaining winter snow, each 0..1: both follow temperature by height (5 K per km)."""
+    """Return wetness of the surface and remaining winter snow, each 0..1; temperature falls by 5 K per km of height."""
     warm = np.float32(weather.temperature) - np.float32(0.005) * height
     wetness = np.clip((warm + np.float32(1.0)) / np.float32(2.5), 0, 1)
     snow = np.clip((height - np.float32(weather.snow_line)) / np.float32(120.0), 0, 1)

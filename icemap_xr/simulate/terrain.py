@@ -101,7 +101,7 @@ def _terrain(
 ) -> Float64Array:
     """Return mountains that rise from a coast, cut by valleys, with one high plateau for an ice cap; m above sea.
 
-    Valleys are the zero lines of fractal noise: its absolute value ("billow" noise, Musgrave et al. 1989, SIGGRAPH).
+    Valleys are the zero lines of fractal noise: its absolute value ("turbulence", Perlin 1985, SIGGRAPH).
     """
     size = resolution * max(shape)
     random = stream(seed, 1)

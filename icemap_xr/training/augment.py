@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict
 
 from icemap_xr.errors import InputError
 
@@ -52,6 +53,8 @@ class AugmentOptions:
         A value is not allowed.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     jitter: float = 0.125
     flip: float = 0.5
     rotate: float = 0.75
@@ -82,7 +85,9 @@ class AugmentOptions:
         return cls(jitter=0, flip=0, rotate=0, crop=0, gamma=0, shift=0)
 
 
-def jitter_index(index: NDArray[np.intp], length: int, probability: float, rng: np.random.Generator) -> NDArray[np.intp]:
+def jitter_index(
+    index: NDArray[np.intp], length: int, probability: float, rng: np.random.Generator
+) -> NDArray[np.intp]:
     """Move each step to the scene before or after it, with `probability` each, clipped to the series.
 
     Parameters
@@ -137,9 +142,7 @@ def _resample_points(start: float, extent: float, side: int) -> NDArray[np.float
     return np.clip(points, 0, side - 1)
 
 
-def _bilinear(
-    values: Float32Array, axis: int, rows: NDArray[np.float64], columns: NDArray[np.float64]
-) -> Float32Array:
+def _bilinear(values: Float32Array, axis: int, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Float32Array:
     for number, points in ((axis, rows), (axis + 1, columns)):
         low = np.minimum(points.astype(np.intp), values.shape[number] - 1)
         high = np.minimum(low + 1, values.shape[number] - 1)
@@ -153,7 +156,8 @@ def _bilinear(
 def gamma(window: Float32Array, exponents: Float32Array) -> Float32Array:
     """Raise each feature to a power `(feature,)`; what has none (a negative scaled value) becomes 0."""
     with np.errstate(invalid="ignore"):
-        return np.nan_to_num(window**exponents, nan=0.0, posinf=0.0, neginf=0.0)
+        powers: Float32Array = window**exponents
+    return np.where(np.isfinite(powers), powers, np.float32(0))
 
 
 def shift(window: Float32Array, amounts: Float32Array) -> Float32Array:
@@ -196,9 +200,7 @@ def augment(window: Float32Array, labels: Float32Array, options: AugmentOptions,
     rng
         Random generator; the same state gives the same result.
     """
-    window, labels = flip(
-        window, labels, vertical=rng.random() < options.flip, horizontal=rng.random() < options.flip
-    )
+    window, labels = flip(window, labels, vertical=rng.random() < options.flip, horizontal=rng.random() < options.flip)
     if rng.random() < options.rotate:
         window, labels = rotate(window, labels, int(rng.integers(1, 4)))
     if rng.random() < options.crop:
@@ -212,13 +214,12 @@ def augment(window: Float32Array, labels: Float32Array, options: AugmentOptions,
 
 def _change_values(window: Float32Array, options: AugmentOptions, rng: np.random.Generator) -> Float32Array:
     count = window.shape[-1]
-    chosen = rng.random(count) < options.gamma
-    exponents = np.where(chosen, rng.uniform(1 - options.gamma_range, 1 + options.gamma_range, count), 1)
-    if chosen.any():
+    powers = rng.uniform(1 - options.gamma_range, 1 + options.gamma_range, count)
+    exponents = np.where(rng.random(count) < options.gamma, powers, 1.0)
+    if np.any(exponents != 1):
         window = gamma(window, exponents.astype(np.float32))
-    chosen = rng.random(count) < options.shift
-    amounts = np.where(chosen, rng.normal(0, options.shift_sigma, count), 0)
-    return shift(window, amounts.astype(np.float32)) if chosen.any() else window
+    amounts = np.where(rng.random(count) < options.shift, rng.normal(0, options.shift_sigma, count), 0.0)
+    return shift(window, amounts.astype(np.float32)) if np.any(amounts != 0) else window
 
 
 def _change_time(window: Float32Array, options: AugmentOptions, rng: np.random.Generator) -> Float32Array:

@@ -175,3 +175,11 @@ def test_it_says_what_it_is(model: KerasPredictor, saved: ModelBundle, h5_file: 
     assert repr(model) == "<KerasPredictor tiny: grd, insar; 3 steps, 16 px; random weights>"
     assert model.bundle == saved
     assert load_model(h5_file, window=16, steps=3).bundle is None
+
+
+def test_precision_changes_the_identity_and_not_the_weights(golden: Path) -> None:
+    model = load_model(golden / "tweightedpool_grdinsar_filters8.h5", window=32)
+    fast = model.with_precision("bfloat16")
+    assert fast.spec == model.spec
+    assert tokenize(fast) != tokenize(model)
+    assert fast.with_precision("float32") is model

@@ -38,6 +38,14 @@ def test_same_seed_same_bytes_other_seed_other_bytes() -> None:
     assert one != other
 
 
+@pytest.mark.parametrize("size", [0.01, 0.05, (0.01, 0.3)])
+def test_tiny_regions(size: float | tuple[float, float]) -> None:
+    made = simulate.region(size_km=size, years=(2020,), steps=1)
+    assert np.isfinite(made.yearly().to_array()).all()
+    fraction = made.truth()["glacier_fraction"].astype(float)
+    assert made.areas()["area_km2"][0] == pytest.approx(float(fraction.sum()) * 1e-4, rel=1e-5, abs=1e-9)
+
+
 def test_years_do_not_change_with_the_years_asked_for() -> None:
     both, first = small(), small(years=(2020,))
     np.testing.assert_array_equal(both.yearly("insar")["insar"].sel(year=[2020]), first.yearly("insar")["insar"])

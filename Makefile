@@ -1,0 +1,45 @@
+# Two commands for newcomers: `make demo` and `make test`. Both set up .venv from the lock file first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO ?= icemap-demo
+
+.PHONY: help demo test lint lock benchmark clean
+
+help:
+	@echo "make demo       simulate a region and map it (results in $(DEMO)/)"
+	@echo "make test       lint, type-check and run all tests"
+	@echo "make lint       ruff and mypy only"
+	@echo "make benchmark  difficulty of the simulator and speed ratios"
+	@echo "make lock       resolve the lock file and environment.yml anew"
+	@echo "make clean      remove the environment and the demonstration's results"
+
+# compiled at install: a TensorFlow import that has to compile takes three times as long, in every worker
+$(VENV)/.installed: pyproject.toml requirements.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/icemap demo --output $(DEMO)
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+benchmark: $(VENV)/.installed
+	$(BIN)/python benchmarks/difficulty.py
+
+lock:
+	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet "uv>=0.9"; }
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra notebooks --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-annotate --no-emit-index-url --quiet -o requirements.lock
+
+clean:
+	rm -rf $(VENV) $(DEMO)

@@ -1,0 +1,327 @@
+"""Training of a network: reproducible, resumable after a kill, with the best weights kept."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+
+from icemap_xr.errors import InputError, ModelError
+from icemap_xr.models.icemapper import Architecture, Precision
+from icemap_xr.progress import progress as show_progress
+from icemap_xr.training import state
+from icemap_xr.training.augment import AugmentOptions
+from icemap_xr.training.losses import distance_penalty, smooth_labels
+from icemap_xr.training.sampling import Batch, TrainSampler, ValidationWindows, ahead, count_windows
+from icemap_xr.training.schedule import learning_rate
+from icemap_xr.training.state import EpochRow, Progress
+from icemap_xr.training.tiles import Tile
+from icemap_xr.types import StrPath
+
+log = logging.getLogger(__name__)
+
+Loss = Literal["focal", "distance_focal"]
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of a training; the defaults are the published ones where the program states them.
+
+    Parameters
+    ----------
+    features
+        Features in the order of the network's last axis.
+    epochs
+        Epochs, at most the last of `restarts`.
+    batch_size
+        Windows per batch.
+    batches_per_epoch
+        Batches per epoch; None for as many whole windows as the tiles hold, divided by `batch_size`.
+    learning_rate
+        Highest learning rate of Adam.
+    restarts
+        Epochs at which a cosine stage ends, see `icemap_xr.training.schedule`.
+    loss
+        ``"focal"`` or ``"distance_focal"`` (pixels near class boundaries count up to 1.5 times).
+    gamma
+        Of the focal loss.
+    label_smoothing
+        Share of a label that is moved to all classes, in training only.
+    dropout
+        Share of channels dropped in training. The published program declares 0.05 and, by a defect, drops none.
+    augment
+        Transforms of training windows.
+    overhang
+        See `TrainSampler`.
+    glacier
+        Number of the class whose IoU is watched.
+    precision
+        ``"float32"``, or ``"bfloat16"`` (mixed precision: faster where the processor knows it).
+    seed
+        Seed of weights, windows, transforms and dropout.
+    workers
+        Threads that prepare windows; the result does not depend on it.
+    tensorboard
+        Also write the log for TensorBoard.
+
+    Raises
+    ------
+    InputError
+        A value is not allowed.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    features: tuple[str, ...] = ("grd", "insar")
+    epochs: int = 150
+    batch_size: int = 8
+    batches_per_epoch: int | None = None
+    learning_rate: float = 5e-4
+    restarts: tuple[int, ...] = (10, 30, 70, 150)
+    loss: Loss = "focal"
+    gamma: float = 2.0
+    label_smoothing: float = 0.1
+    dropout: float = 0.05
+    augment: AugmentOptions = field(default_factory=AugmentOptions)
+    overhang: float = 0.0
+    glacier: int = 1
+    precision: Precision = "float32"
+    seed: int = 0
+    workers: int = 2
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch_size", 1), ("workers", 1), ("seed", 0), ("glacier", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)!r}: give a whole number of {least} or more")
+        if self.batches_per_epoch is not None and self.batches_per_epoch < 1:
+            raise InputError(f"batches_per_epoch is {self.batches_per_epoch!r}: give 1 or more, or None")
+        for name in ("label_smoothing", "dropout", "overhang"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)!r}: give a number from 0 to below 1")
+        if not self.learning_rate > 0 or not self.gamma >= 0:
+            raise InputError(f"learning_rate {self.learning_rate!r} must be > 0 and gamma {self.gamma!r} >= 0")
+        stages = (0, *self.restarts)
+        if len(stages) < 2 or any(a >= b for a, b in pairwise(stages)):
+            raise InputError(f"restarts are {self.restarts!r}: give increasing epochs from 1 on")
+        if self.epochs > self.restarts[-1]:
+            raise InputError(f"epochs is {self.epochs}, the last of restarts {self.restarts[-1]}: end it at the epochs")
+        if self.loss not in get_args(Loss):
+            raise InputError(f"loss is {self.loss!r}: allowed are {', '.join(get_args(Loss))}")
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training reached.
+
+    Parameters
+    ----------
+    folder
+        Folder with `best.safetensors`, `log.csv` and the state.
+    rows
+        The log, one row per epoch.
+    best
+        Row of the epoch whose weights were kept.
+    seconds
+        Wall time of all epochs, s.
+    """
+
+    folder: Path
+    rows: tuple[EpochRow, ...]
+    best: EpochRow
+    seconds: float
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """Read the best weights, by weight path."""
+        return state.load_best(self.folder)
+
+
+def fit(
+    architecture: Architecture,
+    train_tiles: Sequence[Tile],
+    validation_tiles: Sequence[Tile],
+    options: TrainOptions,
+    folder: StrPath,
+    *,
+    on_epoch: Callable[[EpochRow], None] | None = None,
+) -> FitResult:
+    """Train a network, or go on where a training in the same folder was interrupted.
+
+    After each epoch weights, optimizer and random states are saved; a training that was killed and called again with
+    the same arguments gives the same log and weights as one that was not (bit for bit on the same machine and number
+    of cores).
+
+    Parameters
+    ----------
+    architecture
+        The network, with a window.
+    train_tiles, validation_tiles
+        Labelled tiles; different ground.
+    options
+        Options.
+    folder
+        Folder of the run: new, empty, or of the same run.
+    on_epoch
+        Called with the row of each epoch when its state has been saved.
+
+    Returns
+    -------
+    FitResult
+
+    Raises
+    ------
+    InputError
+        Tiles, network and options do not fit together, or the folder holds something else.
+    WeightsError
+        The saved state is damaged.
+    ModelError
+        The loss is no longer finite.
+    """
+    path = Path(folder)
+    _check(architecture, train_tiles, validation_tiles, options)
+    names = [[tile.name for tile in tiles] for tiles in (train_tiles, validation_tiles)]
+    state.claim(path, {"architecture": asdict(architecture), "options": _options(options), "tiles": names})
+    assert architecture.window is not None  # _check
+    sampler = TrainSampler(
+        train_tiles, options.features, architecture.window, options.augment, options.overhang, options.seed
+    )
+    windows = ValidationWindows(validation_tiles, options.features, architecture.window)
+    batches = options.batches_per_epoch or max(1, count_windows(train_tiles, architecture.window) // options.batch_size)
+
+    from icemap_xr.training.trainer import Trainer
+
+    trainer = Trainer(architecture, options)
+    saved = state.load_state(path, [one.shape for one in trainer.variables()])
+    done = Progress() if saved is None else saved[1]
+    if saved is not None:
+        trainer.restore(saved[0])
+        log.info("%s: going on after epoch %d", path, len(done.rows))
+    with show_progress("training", (options.epochs - len(done.rows)) * batches) as advance:
+        for epoch in range(len(done.rows), options.epochs):
+            row = _epoch(trainer, sampler, windows, options, epoch, batches, advance)
+            best = done.best
+            if best is None or row.val_iou > best.val_iou:
+                state.save_best(path, trainer.tensors())
+            done = Progress((*done.rows, row))
+            state.save_state(path, trainer.variables(), done)
+            if options.tensorboard:
+                trainer.tensorboard(path / "tensorboard", row)
+            log.info("epoch %d: loss %.4f, val IoU %.4f", row.epoch, row.loss, row.val_iou)
+            if on_epoch is not None:
+                on_epoch(row)
+    assert done.best is not None  # at least one epoch
+    return FitResult(path, done.rows, done.best, sum(row.seconds for row in done.rows))
+
+
+def _options(options: TrainOptions) -> dict[str, Any]:
+    """Return what changes the result."""
+    return {key: value for key, value in asdict(options).items() if key not in ("workers", "tensorboard")}
+
+
+def _check(
+    architecture: Architecture, train: Sequence[Tile], validation: Sequence[Tile], options: TrainOptions
+) -> None:
+    if architecture.window is None:
+        raise InputError("the network has no window: give its side in pixels, a multiple of 8")
+    if len(options.features) != architecture.features:
+        raise InputError(
+            f"features are {', '.join(options.features)}, the network takes {architecture.features}: make them agree"
+        )
+    if options.glacier >= architecture.classes:
+        raise InputError(f"glacier is class {options.glacier}, the network has classes 0 to {architecture.classes - 1}")
+    for what, tiles in (("training", train), ("validation", validation)):
+        if not tiles:
+            raise InputError(f"there is no {what} tile: give at least one")
+        for tile in tiles:
+            tile.check(options.features, architecture.steps, architecture.classes)
+    if count_windows(validation, architecture.window) == 0:
+        raise InputError(f"no validation tile holds a whole window of {architecture.window} px: give larger tiles")
+
+
+def _epoch(
+    trainer: Any,
+    sampler: TrainSampler,
+    windows: ValidationWindows,
+    options: TrainOptions,
+    epoch: int,
+    batches: int,
+    advance: Callable[[int], None],
+) -> EpochRow:
+    """Train one epoch and validate."""
+    begun = time.monotonic()
+    trainer.begin_epoch(epoch)
+    losses, ious = [], []
+    rate = options.learning_rate
+    tasks = [partial(_prepare, sampler, options, epoch, number) for number in range(batches)]
+    for number, (batch, targets, labels) in enumerate(ahead(tasks, options.workers)):
+        rate = learning_rate(epoch * batches + number, batches, options.learning_rate, options.restarts)
+        loss, probability = trainer.step(batch, targets, rate)
+        if not np.isfinite(loss):
+            raise ModelError(
+                f"the loss is {loss} in epoch {epoch + 1}, batch {number + 1}: lower learning_rate {rate:g}, or train "
+                f"with precision='float32' (now {options.precision!r})"
+            )
+        losses.append(loss)
+        ious.append(window_iou(labels, probability, options.glacier))
+        advance(1)
+    val_loss, val_iou = _validate(trainer, windows, options)
+    known = np.concatenate(ious)
+    if not known.size:
+        raise InputError("no training window has a pixel that is both labelled and observed: give other tiles")
+    return EpochRow(
+        epoch + 1,
+        float(np.mean(losses)),
+        float(np.mean(known)),
+        val_loss,
+        val_iou,
+        rate,
+        time.monotonic() - begun,
+    )
+
+
+def _prepare(
+    sampler: TrainSampler, options: TrainOptions, epoch: int, number: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Return windows, what the loss sees, and the labels themselves."""
+    batch, labels = sampler.batch(epoch, number, options.batch_size)
+    targets = smooth_labels(labels, options.label_smoothing)
+    if options.loss == "distance_focal":
+        targets = targets * np.stack([distance_penalty(one) for one in labels])[..., None]
+    return batch, targets, labels
+
+
+def _validate(trainer: Any, windows: ValidationWindows, options: TrainOptions) -> tuple[float, float]:
+    places = windows.places()
+    parts = [places[k : k + options.batch_size] for k in range(0, len(places), options.batch_size)]
+    tasks: list[Callable[[], Batch]] = [partial(windows.batch, part) for part in parts]
+    losses, ious = [], []
+    for batch, labels in ahead(tasks, options.workers):
+        loss, probability = trainer.judge(batch, labels)
+        losses.append(loss * len(batch))
+        ious.append(window_iou(labels, probability, options.glacier))
+    found = np.concatenate(ious)
+    if not found.size:
+        raise InputError("no validation window has a pixel that is both labelled and observed: give other tiles")
+    return float(np.sum(losses) / len(places)), float(np.mean(found))
+
+
+def window_iou(
+    labels: NDArray[np.float32], probability: NDArray[np.float32], glacier: int, epsilon: float = 1e-7
+) -> NDArray[np.float64]:
+    """Return ``(tp + eps) / (tp + fp + fn + eps)`` of each window with a known pixel; unknown ones do not count."""
+    known = labels.sum(axis=-1) > 0
+    some = known.any(axis=(1, 2))
+    labels, probability, known = labels[some], probability[some], known[some]
+    true = (labels.argmax(axis=-1) == glacier) & known
+    found = (probability.argmax(axis=-1) == glacier) & known
+    both, either = (np.sum(one, axis=(1, 2), dtype=np.float64) for one in (true & found, true | found))
+    return np.asarray((both + epsilon) / (either + epsilon), np.float64)

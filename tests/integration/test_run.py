@@ -1,0 +1,135 @@
+"""`icemap run` in processes: the whole chain on real backscatter, faults, interruption and resumption."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+
+import icemap_xr as ix
+from icemap_xr.loopback import serve_catalog
+from icemap_xr.stac_items import items_from_files
+from icemap_xr.store import partial_path
+
+ROOT = Path(__file__).resolve().parents[2]
+ICEMAP = Path(sys.executable).parent / "icemap"
+
+
+def icemap(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [str(ICEMAP), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=240)
+
+
+def opera_config(golden: Path, provider: str, folder: Path, **changes: Any) -> Path:
+    """The shipped OPERA pipeline with reference weights of one feature, for the given source."""
+    content = yaml.safe_load((ROOT / "pipelines" / "opera_rtc.yaml").read_text())
+    content["search"]["provider"] = provider
+    content["model"] = {"name": str(golden / "maxpool_grd_filters8.h5"), "features": ["rtc"], "window": 32}
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(content | changes))
+    return path
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """All chunk files below a store."""
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {str(name): (folder / name).read_bytes() for name in files if "c" in name.parts}
+
+
+def test_the_whole_chain_runs_on_the_real_series_over_http(
+    golden: Path, opera: Path, opera_api: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = icemap("run", opera_config(golden, opera_api, tmp_path), "--output", out)
+    assert done.returncode == 0, done.stderr
+    assert "weights: maxpool_grd_filters8: weights read from maxpool_grd_filters8.h5" in done.stdout
+    assert "not verified as a published file" in done.stdout
+    cube = ix.open_cube(out / "cube.zarr")
+    assert cube.sizes == {"rtc_time": 20, "y": 100, "x": 100, "year": 3, "step": 15}
+    maps = xr.open_zarr(out / "probability.zarr")
+    assert np.isfinite(maps["probability"]).all()
+    assert maps.attrs["model"] == "maxpool_grd_filters8"
+    archive = ix.open_archive(out / "opera-rtc.zarr")
+    np.testing.assert_array_equal(archive["maps/probability"].values, maps["probability"].values)
+    outlines = gpd.read_parquet(out / "opera-rtc.parquet")
+    summary = json.loads((out / "summary.json").read_text())
+    assert [row["year"] for row in summary["years"]] == [2021, 2022, 2023]
+    for row in summary["years"]:
+        assert row["low_km2"] <= row["area_km2"] <= row["high_km2"]
+        hard = float((maps["probability"].sel(year=row["year"]) > 0.5).sum()) * 0.0009
+        assert row["area_km2"] == pytest.approx(hard)
+        of_year = outlines[outlines["year"] == row["year"]]
+        assert of_year["area_km2"].sum() == pytest.approx(hard)
+    assert (out / "overview.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(out.glob("*.partial"))
+    again = icemap("run", opera_config(golden, opera_api, tmp_path), "--output", out)
+    assert again.returncode == 0, again.stderr
+    assert json.loads((out / "summary.json").read_text()) == summary
+
+
+def test_the_map_equals_one_made_in_this_process(golden: Path, opera: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = icemap("run", opera_config(golden, str(opera), tmp_path, years=[2021]), "--output", out)
+    assert done.returncode == 0, done.stderr
+    model = ix.load_model(golden / "maxpool_grd_filters8.h5", features=["rtc"], window=32)
+    cube = ix.open_cube(out / "cube.zarr").load()
+    here = cube.icemap.predict(model, gaps="nearest")
+    there = xr.open_zarr(out / "probability.zarr")
+    np.testing.assert_allclose(there["probability"].values, here["probability"].values, atol=1e-6)
+
+
+def test_interrupted_run_leaves_nothing_half_written_and_resumes(golden: Path, opera: Path, tmp_path: Path) -> None:
+    config = opera_config(golden, str(opera), tmp_path, cube={"chunk": 16, "polarisation": "VV"}, years=[2021])
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    process = subprocess.Popen(
+        [str(ICEMAP), "run", str(config), "--output", str(out)], stderr=subprocess.PIPE, text=True
+    )
+    chunks = partial_path(out / "cube.zarr") / "rtc" / "c"
+    deadline = time.monotonic() + 120
+    while not list(chunks.rglob("*/*/*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    assert stderr.strip().splitlines()[-1].startswith("error: interrupted")
+    assert "Traceback" not in stderr
+    assert not (out / "cube.zarr").exists()
+    for target in (out, whole):
+        done = icemap("run", config, "--output", target)
+        assert done.returncode == 0, done.stderr
+    assert tree(out / "cube.zarr") == tree(whole / "cube.zarr")
+    assert tree(out / "probability.zarr") == tree(whole / "probability.zarr")
+
+
+def test_missing_raster_is_a_one_line_error_and_the_run_resumes(golden: Path, opera: Path, tmp_path: Path) -> None:
+    copies = tmp_path / "rasters"
+    copies.mkdir()
+    for path in opera.glob("*_2021*_VV.tif"):
+        (copies / path.name).write_bytes(path.read_bytes())
+    items = items_from_files(copies)
+    lost = sorted(copies.glob("*.tif"))[2]
+    content = lost.read_bytes()
+    lost.unlink()
+    with serve_catalog(items, copies) as address:
+        config = opera_config(golden, address, tmp_path, years=[2021])
+        out = tmp_path / "out"
+        failed = icemap("run", config, "--output", out)
+        assert failed.returncode == 1
+        last = failed.stderr.strip().splitlines()[-1]
+        assert last.startswith("error: item"), failed.stderr
+        assert lost.name in last
+        assert "Traceback" not in failed.stderr
+        assert not (out / "cube.zarr").exists()
+        lost.write_bytes(content)
+        done = icemap("run", config, "--output", out)
+        assert done.returncode == 0, done.stderr
