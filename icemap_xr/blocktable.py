@@ -114,7 +114,7 @@ def reduce_chunks(
     dependencies: list[Any] = [data]  # Dask's own array does not fit Dask's type of a collection
     layers = HighLevelGraph.from_collections(whole, graph, dependencies=dependencies)
     one_chunk = tuple((n,) for n in shape)
-    return da.Array(layers, whole, chunks=one_chunk, dtype=np.float64)  # type: ignore[no-untyped-call]
+    return da.Array(layers, whole, chunks=one_chunk, dtype=np.float64)
 
 
 def _sum_chunk(

@@ -74,19 +74,19 @@ def plot(
         )
     ax = _new_axes(grid) if ax is None else ax
     if background is None:
-        image = ax.imshow(_thin(array.sel(year=chosen)), cmap="cividis", vmin=0, vmax=1, **_placing(grid))
+        image = ax.imshow(_thin(array.sel(year=chosen)), cmap="cividis", vmin=0, vmax=1, **placing(grid))
         label, line = "glacier probability (grey: not observed)", _VERMILION
     else:
         values = _thin(background)
         low, high = np.nanpercentile(values, [2, 98]) if np.isfinite(values).any() else (0.0, 1.0)
-        image = ax.imshow(values, cmap="gray", vmin=low, vmax=high, **_placing(grid))
+        image = ax.imshow(values, cmap="gray", vmin=low, vmax=high, **placing(grid))
         units = background.attrs.get("units", "")
         label, line = f"{background.attrs.get('long_name', background.name or '')} [{units}]", _ORANGE
     ax.set_facecolor(_UNOBSERVED)
     _canvas_figure(ax).colorbar(image, ax=ax, label=label, shrink=0.8, pad=0.02)
     if outlines is not None:
         _draw_outlines(ax, outlines, chosen, line)
-    _furnish(ax, grid, str(chosen))
+    furnish(ax, grid, str(chosen))
     return ax
 
 
@@ -178,7 +178,8 @@ def _thin(array: xr.DataArray) -> FloatArray:
     return np.asarray(array[::step, ::step].values, np.float64)
 
 
-def _placing(grid: RegionGrid) -> dict[str, Any]:
+def placing(grid: RegionGrid) -> dict[str, Any]:
+    """Return the arguments that place an image of the grid in map coordinates."""
     left, bottom, right, top = grid.geobox.boundingbox.bbox
     return {"extent": (left, right, bottom, top), "origin": "upper", "interpolation": "nearest"}
 
@@ -190,7 +191,7 @@ def _draw_outlines(ax: Axes, outlines: gpd.GeoDataFrame, year: int, color: str) 
     ax.add_collection(LineCollection(lines, colors=color, linewidths=1.0), autolim=False)
 
 
-def _furnish(ax: Axes, grid: RegionGrid, title: str) -> None:
+def furnish(ax: Axes, grid: RegionGrid, title: str) -> None:
     """Draw scale bar, axis labels, title and the name of the CRS."""
     left, bottom, right, top = grid.geobox.boundingbox.bbox
     ax.set(title=title, aspect="equal", xlim=(left, right), ylim=(bottom, top))

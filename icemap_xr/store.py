@@ -37,6 +37,8 @@ from icemap_xr.types import StrPath
 #: inside a Zarr group of its own, so that listing the store's root shows Zarr nodes only
 MANIFEST = "icemap/manifest.json"
 _PLAN = "icemap/plan.json"
+#: key of the manifest's own hash
+_SELF = "sha256"
 
 
 def partial_path(path: StrPath) -> Path:
@@ -157,10 +159,16 @@ def finish(path: StrPath, *, plan: Mapping[str, Any], facts: Mapping[str, Any] |
         "software": {"icemap-xr": version("icemap-xr"), "xarray": xr.__version__, "zarr": zarr.__version__},
         **(facts or {}),
     }
+    manifest[_SELF] = _own_hash(manifest)
     _write_json(partial / MANIFEST, manifest)
     (partial / _PLAN).unlink(missing_ok=True)
     os.replace(partial, final)
     return final
+
+
+def manifest_is_whole(manifest: Mapping[str, Any]) -> bool:
+    """Return whether a manifest still says what was written."""
+    return bool(manifest.get(_SELF) == _own_hash(manifest))
 
 
 def read_manifest(path: StrPath) -> dict[str, Any]:
@@ -343,11 +351,10 @@ def _missing(array_path: Path, var: xr.DataArray) -> list[Delayed]:
         if (array_path / "c").joinpath(*map(str, index)).exists():
             continue
         region = tuple(slice(int(s[i]), int(s[i + 1])) for s, i in zip(starts, index, strict=True))
-        tasks.append(_write_block(str(array_path), region, blocks[index]))
+        tasks.append(delayed(_write_block, pure=False)(str(array_path), region, blocks[index]))
     return tasks
 
 
-@delayed(pure=False)
 def _write_block(path: str, region: Sequence[slice], block: NDArray[Any]) -> None:
     # zarr 3.1 ignores `config=` when it opens an array that is there already
     array = zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
@@ -358,6 +365,11 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     temporary = path.with_name("." + path.name)
     temporary.write_text(json.dumps(content, indent=1, default=str))
     os.replace(temporary, path)
+
+
+def _own_hash(manifest: Mapping[str, Any]) -> str:
+    as_read = json.loads(json.dumps(manifest, default=str))
+    return plan_hash({key: value for key, value in as_read.items() if key != _SELF})
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def verify(path: StrPath) -> list[str]:
     Returns
     -------
     list of str
-        Damaged or missing chunks; empty if the store is whole.
+        Damaged or missing chunks, and a manifest that was changed; empty if the store is whole.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def verify(path: StrPath) -> list[str]:
     names = [str(Path(name).parent) for name in manifest["metadata_sha256"]]
     nodes = [(name, zarr.open(str(Path(path) / name), mode="r")) for name in names]
     arrays = [(name, node) for name, node in nodes if isinstance(node, zarr.Array)]
-    problems: list[str] = []
+    problems = [] if store.manifest_is_whole(manifest) else [f"{store.MANIFEST}: is damaged (its sha256 differs)"]
     with progress("checking", sum(_count(array) for _, array in arrays)) as advance:
         for name, array in arrays:
             for fault in _faults(Path(path) / name, array):

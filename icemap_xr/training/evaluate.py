@@ -257,7 +257,7 @@ def predict_tile(
     if len(spec.inputs) != 1:
         raise ModelMismatchError(f"{spec.name!r} has {len(spec.inputs)} inputs: tiles serve models with one")
     names = spec.inputs[0].feature_names
-    tile.check(names, spec.steps, len(spec.classes))
+    tile.check(spec.features, spec.steps, len(spec.classes))
     stride = max(1, round(spec.window * (1 - overlap)))
     rows, columns = (slice(0, size) for size in tile.shape)
     probability = blend_block(

@@ -25,7 +25,7 @@ from icemap_xr.training.sampling import Batch, TrainSampler, ValidationWindows, 
 from icemap_xr.training.schedule import learning_rate
 from icemap_xr.training.state import EpochRow, Progress
 from icemap_xr.training.tiles import Tile
-from icemap_xr.types import StrPath
+from icemap_xr.types import FeatureSpec, StrPath
 
 log = logging.getLogger(__name__)
 
@@ -242,9 +242,18 @@ def _check(
         if not tiles:
             raise InputError(f"there is no {what} tile: give at least one")
         for tile in tiles:
-            tile.check(options.features, architecture.steps, architecture.classes)
+            tile.check(_specs(train[0], options.features), architecture.steps, architecture.classes)
     if count_windows(validation, architecture.window) == 0:
         raise InputError(f"no validation tile holds a whole window of {architecture.window} px: give larger tiles")
+
+
+def _specs(tile: Tile, names: Sequence[str]) -> tuple[FeatureSpec, ...]:
+    """Return the features of a tile by name; all tiles must be scaled as the first."""
+    have = {feature.name: feature for feature in tile.features}
+    for name in names:
+        if name not in have:
+            raise InputError(f"tile {tile.name!r} has no {name}: it has {', '.join(have)}")
+    return tuple(have[name] for name in names)
 
 
 def _epoch(

@@ -2,7 +2,7 @@
 
 Layout of a group, named for example ``SVAL-10-38_2020_ro14``:
 
-* ``<feature> (time, y, x, 1)``: scaled scenes, the whole native series;
+* ``<feature> (time, y, x, 1)``: scenes scaled as for the published networks, the whole native series;
 * ``outlines (y, x, class)``: one-hot labels;
 * attributes ``height``, ``width`` (padded size), ``orig_height``, ``orig_width``, ``pad_height``, ``pad_width``
   (padding above and to the left), and ``<feature>_base_time_idx (step,)``: positions of the year's scenes in the
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icemap_xr.errors import InputError, ReadError, SchemaError
-from icemap_xr.training.tiles import Tile
+from icemap_xr.training.tiles import Tile, feature_specs
 from icemap_xr.types import StrPath
 
 OUTLINES = "outlines"
@@ -119,7 +119,7 @@ def _tile(file: h5py.File, name: str, features: Sequence[str], source: str) -> T
     top, left = sizes["pad_height"], sizes["pad_width"]
     inside = slice(top, top + sizes["orig_height"]), slice(left, left + sizes["orig_width"])
     try:
-        return Tile(name, series, index, _Labels(labels, labels.shape), inside)
+        return Tile(name, feature_specs(features), series, index, _Labels(labels, labels.shape), inside)
     except InputError as error:
         raise SchemaError(f"{source}: {error}") from None
 

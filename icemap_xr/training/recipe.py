@@ -26,7 +26,7 @@ from icemap_xr.training.evaluate import Evaluation, evaluate, glacier_pair, pred
 from icemap_xr.training.fit import FitResult, TrainOptions, fit
 from icemap_xr.training.state import write_whole
 from icemap_xr.training.tiles import Tile, feature_specs, simulated_tiles
-from icemap_xr.types import InputSpec, Predictor, StrPath
+from icemap_xr.types import FeatureSpec, InputSpec, Predictor, StrPath
 
 #: seeds of regions that users see in demonstrations, documentation and tests: no model may have learnt from them
 RESERVED_SEEDS = range(100)
@@ -99,7 +99,17 @@ class DataSection:
 
 @dataclass(frozen=True)
 class ModelSection:
-    """The network and what the bundle says about it."""
+    """The network and what the bundle says about it.
+
+    Parameters
+    ----------
+    name, note
+        Name of the model, and one line on what it is good for.
+    pooling, filters, steps, window
+        See `icemap_xr.models.icemapper.Architecture`.
+    scaling
+        By feature, the values that become 0 and 1; those of the published networks where not given.
+    """
 
     __pydantic_config__ = _STRICT
 
@@ -109,6 +119,7 @@ class ModelSection:
     filters: int = 32
     steps: int = 15
     window: int = 384
+    scaling: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -136,6 +147,11 @@ class Recipe:
     train: TrainOptions = field(default_factory=TrainOptions)
     overlap: float = 0.5
     block: str = "640m"
+
+    @property
+    def features(self) -> tuple[FeatureSpec, ...]:
+        """Features and how they are scaled."""
+        return feature_specs(self.train.features, self.model.scaling)
 
     @property
     def architecture(self) -> Architecture:
@@ -209,9 +225,8 @@ def tiles(recipe: Recipe, purpose: Literal["train", "validation"]) -> list[Tile]
 
 def set_tiles(recipe: Recipe, regions: RegionSet) -> Iterator[Tile]:
     """Simulate the tiles of a set one region after the other."""
-    features = recipe.train.features
-    for region in regions.regions(features, recipe.model.steps):
-        yield from simulated_tiles(region, feature_specs(features))
+    for region in regions.regions(recipe.train.features, recipe.model.steps):
+        yield from simulated_tiles(region, recipe.features)
 
 
 def calibrate(recipe: Recipe, predictor: Predictor) -> KnotCalibrator:
@@ -265,7 +280,7 @@ def _bundle(
     return ModelBundle(
         recipe.model.name,
         recipe.architecture,
-        (InputSpec(INPUT, feature_specs(recipe.train.features)),),
+        (InputSpec(INPUT, recipe.features),),
         note=recipe.model.note,
         calibration=None if calibrator is None else calibrator.to_json(),
         block_errors=errors,

@@ -39,6 +39,8 @@ class Tile:
     ----------
     name
         Name for messages and tables.
+    features
+        Features, and how their scenes are scaled.
     series
         By feature, scaled scenes `(time, y, x)`, NaN where nothing was observed; the whole native series.
     index
@@ -55,6 +57,7 @@ class Tile:
     """
 
     name: str
+    features: tuple[FeatureSpec, ...]
     series: Mapping[str, Layers]
     index: Mapping[str, NDArray[np.intp]]
     labels: Layers
@@ -63,14 +66,14 @@ class Tile:
     def __post_init__(self) -> None:
         if len(self.labels.shape) != 3:
             raise InputError(f"tile {self.name!r}: labels have shape {self.labels.shape}: give (y, x, class)")
-        for name, layers in self.series.items():
+        for name in (feature.name for feature in self.features):
+            layers, index = self.series[name], self.index[name]
             if len(layers.shape) != 3 or layers.shape[1:] != self.shape:
                 raise InputError(
                     f"tile {self.name!r}: {name} has shape {layers.shape}, needed is (time, {self.shape[0]}, "
                     f"{self.shape[1]}) as the labels"
                 )
-            index = self.index.get(name)
-            if index is None or len(index) == 0 or index.min() < -1 or index.max() >= layers.shape[0]:
+            if len(index) == 0 or index.min() < -1 or index.max() >= layers.shape[0]:
                 raise InputError(
                     f"tile {self.name!r}: the index of {name} must hold positions from -1 to {layers.shape[0] - 1}"
                 )
@@ -88,11 +91,19 @@ class Tile:
         """Number of classes of the labels."""
         return int(self.labels.shape[2])
 
-    def check(self, features: Sequence[str], steps: int, classes: int) -> None:
-        """Raise `InputError` unless the tile has these features, steps and classes."""
-        for name in features:
-            if name not in self.series:
-                raise InputError(f"tile {self.name!r} has no {name}: it has {', '.join(self.series)}")
+    def check(self, features: Sequence[FeatureSpec], steps: int, classes: int) -> None:
+        """Raise `InputError` unless the tile has these features, scaled alike, and these steps and classes."""
+        have = {feature.name: feature for feature in self.features}
+        for wanted in features:
+            name = wanted.name
+            if name not in have:
+                raise InputError(f"tile {self.name!r} has no {name}: it has {', '.join(have)}")
+            low, high = have[name].minimum, have[name].maximum
+            if not np.allclose((low, high), (wanted.minimum, wanted.maximum), rtol=1e-6, atol=0):
+                raise InputError(
+                    f"tile {self.name!r} has {name} scaled from {low:g} to {high:g} {wanted.units}, needed is "
+                    f"{wanted.minimum:g} to {wanted.maximum:g}: use tiles and model of the same scaling"
+                )
             if len(self.index[name]) != steps:
                 raise InputError(f"tile {self.name!r} has {len(self.index[name])} steps of {name}, needed are {steps}")
         if self.classes != classes:
@@ -166,11 +177,37 @@ def simulated_tiles(
         series = {f.name: f.scale(region.year_series(f.name, year)).astype(dtype) for f in features}
         index = {name: np.arange(len(values), dtype=np.intp) for name, values in series.items()}
         labels = np.stack([1 - cover[row], cover[row]], axis=-1).astype(np.float32)
-        tiles.append(Tile(f"sim-{region.seed}_{year}", series, index, labels, whole))
+        tiles.append(Tile(f"sim-{region.seed}_{year}", tuple(features), series, index, labels, whole))
     return tiles
 
 
-def feature_specs(names: Sequence[str]) -> tuple[FeatureSpec, ...]:
-    """Return how the published networks scale these features; `SchemaError` where there is no such feature."""
-    known = (schema.feature(name) for name in names)
-    return tuple(FeatureSpec(one.name, one.minimum, one.maximum, one.units) for one in known)
+def feature_specs(
+    names: Sequence[str], scaling: Mapping[str, tuple[float, float]] | None = None
+) -> tuple[FeatureSpec, ...]:
+    """Return features with how they are scaled.
+
+    Parameters
+    ----------
+    names
+        Names of features.
+    scaling
+        Values in the feature's units that become 0 and 1; those of the published networks where not given.
+
+    Raises
+    ------
+    SchemaError
+        There is no such feature.
+    InputError
+        A range is empty, or of a feature that is not used.
+    """
+    given = dict(scaling or {})
+    specs = []
+    for name in names:
+        one = schema.feature(name)
+        low, high = given.pop(name, (one.minimum, one.maximum))
+        if not low < high:
+            raise InputError(f"scaling of {name} is {low} to {high}: give a lower and an upper value in {one.units}")
+        specs.append(FeatureSpec(name, low, high, one.units))
+    if given:
+        raise InputError(f"scaling is given for {', '.join(given)}, features are {', '.join(names)}: make them agree")
+    return tuple(specs)

@@ -1,0 +1,236 @@
+"""Training: reproducible, resumable, best weights kept; what does not fit is refused before it starts."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from icemap_xr.errors import InputError, ModelError, WeightsError
+from icemap_xr.models import icemapper
+from icemap_xr.models.icemapper import Architecture
+from icemap_xr.training import state
+from icemap_xr.training.fit import FitResult, TrainOptions, fit, window_iou
+from icemap_xr.training.state import EpochRow, Progress
+from icemap_xr.training.tiles import Tile
+
+
+class KilledError(Exception):
+    pass
+
+
+def killed(row: EpochRow) -> None:
+    raise KilledError
+
+
+def curve(result: FitResult) -> list[dict[str, float]]:
+    return [{key: value for key, value in asdict(row).items() if key != "seconds"} for row in result.rows]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> FitResult:
+    """The training of the script below, not interrupted."""
+    namespace: dict[str, object] = {"__name__": "script"}
+    exec(compile(SCRIPT, "script", "exec"), namespace)
+    return namespace["train"](tmp_path_factory.mktemp("fit") / "run")  # type: ignore[operator]
+
+
+SCRIPT = """
+import sys
+import numpy as np
+from icemap_xr.models.icemapper import Architecture
+from icemap_xr.training.fit import TrainOptions, fit
+from icemap_xr.training.tiles import Tile, feature_specs
+
+def make(seed):
+    rng = np.random.default_rng(seed)
+    glacier = np.add.outer(np.arange(40), np.arange(48)) > 30 + 20 * seed
+    scenes = (0.7 - 0.3 * glacier + rng.normal(0, 0.05, (6, 40, 48))).astype(np.float32)
+    series, index = {"grd": scenes, "insar": scenes[::-1]}, {"grd": np.arange(1, 5), "insar": np.arange(1, 5)}
+    labels = np.stack([~glacier, glacier], -1).astype(np.float32)
+    return Tile(f"tile-{seed}", feature_specs(("grd", "insar")), series, index, labels, (slice(0, 40), slice(0, 48)))
+
+def train(folder, on_epoch=None):
+    options = TrainOptions(epochs=3, restarts=(1, 3), batch_size=2, batches_per_epoch=3, learning_rate=2e-3,
+                           dropout=0.2, overhang=0.5, seed=5)
+    network = Architecture(steps=4, filters=8, window=16)
+    return fit(network, [make(0), make(1)], [make(2)], options, folder, on_epoch=on_epoch)
+
+if __name__ == "__main__":
+    train(sys.argv[1], lambda row: print("epoch", row.epoch, flush=True))
+"""
+
+
+def test_a_log_and_the_best_weights_are_kept(finished: FitResult) -> None:
+    with (finished.folder / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
+    assert float(rows[1]["loss"]) == finished.rows[1].loss
+    assert finished.best.val_iou == max(row.val_iou for row in finished.rows)
+    assert 0 <= finished.best.val_iou <= 1
+    assert finished.rows[0].learning_rate == pytest.approx(0.5 * 2e-3 * (1 + np.cos(2 * np.pi / 3)))
+    assert finished.rows[2].learning_rate == pytest.approx(0.5 * 2e-3 * (1 + np.cos(5 * np.pi / 6)))
+    icemapper.check_tensors(finished.weights(), Architecture(steps=4, filters=8, window=16), "the weights")
+
+
+def test_a_killed_training_goes_on_to_the_same_curve_and_weights(finished: FitResult, tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script), str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "epoch 1\n"
+        time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    namespace: dict[str, object] = {"__name__": "script"}
+    exec(compile(SCRIPT, "script", "exec"), namespace)
+    again: FitResult = namespace["train"](tmp_path / "run")  # type: ignore[operator]
+    assert curve(again) == curve(finished)
+    weights, expected = again.weights(), finished.weights()
+    assert all(weights[path].tobytes() == expected[path].tobytes() for path in expected)
+    assert not [one for one in (tmp_path / "run").iterdir() if one.suffix == ".tmp"]
+
+
+def test_a_finished_training_is_not_repeated(finished: FitResult) -> None:
+    namespace: dict[str, object] = {"__name__": "script"}
+    exec(compile(SCRIPT, "script", "exec"), namespace)
+    again: FitResult = namespace["train"](finished.folder, killed)  # type: ignore[operator]
+    assert again.rows == finished.rows
+
+
+def test_an_error_between_epochs_leaves_a_state_to_go_on_from(
+    architecture: Architecture, tiles: list[Tile], options: TrainOptions, tmp_path: Path
+) -> None:
+    with pytest.raises(KilledError):
+        fit(architecture, tiles, tiles, options, tmp_path / "run", on_epoch=killed)
+    seen: list[int] = []
+    more = replace(options, workers=1, tensorboard=True)
+    fit(architecture, tiles, tiles, more, tmp_path / "run", on_epoch=lambda row: seen.append(row.epoch))
+    assert seen == [2], "threads and logs may change, and epoch 1 is not repeated"
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_the_distance_penalty_and_half_precision_train(
+    architecture: Architecture, tiles: list[Tile], options: TrainOptions, tmp_path: Path
+) -> None:
+    more = replace(options, epochs=1, restarts=(1,), loss="distance_focal", precision="bfloat16", batches_per_epoch=2)
+    result = fit(architecture, tiles, tiles, more, tmp_path / "run")
+    assert np.isfinite(result.best.loss)
+    assert all(values.dtype == np.float32 for values in result.weights().values())
+
+
+def test_a_run_with_other_options_is_not_mixed_in(finished: FitResult, architecture: Architecture) -> None:
+    namespace: dict[str, object] = {"__name__": "script"}
+    exec(compile(SCRIPT, "script", "exec"), namespace)
+    tile: Tile = namespace["make"](0)  # type: ignore[operator]
+    with pytest.raises(InputError, match="holds a training with other options"):
+        fit(architecture, [tile], [tile], TrainOptions(seed=1), finished.folder)
+
+
+def test_a_folder_with_other_files_is_refused(
+    architecture: Architecture, tiles: list[Tile], options: TrainOptions, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="is not an empty folder"):
+        fit(architecture, tiles, tiles, options, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(
+    architecture: Architecture, tiles: list[Tile], options: TrainOptions, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="the loss is nan in epoch 1"):
+        fit(architecture, tiles, tiles, replace(options, learning_rate=1e30), tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", [b"", b"no tensors", None])
+def test_a_damaged_state_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    arrays = [np.zeros((2, 3), np.float32), np.array(7, np.int64)]
+    progress = Progress((EpochRow(1, 0.5, 0.1, 0.4, 0.2, 1e-3, 3.0),))
+    state.save_state(tmp_path, arrays, progress)
+    loaded = state.load_state(tmp_path, [(2, 3), ()])
+    assert loaded is not None
+    assert loaded[1] == progress
+    path = tmp_path / state.STATE
+    path.write_bytes(path.read_bytes()[:-5] if content is None else content)
+    with pytest.raises(WeightsError, match="is damaged"):
+        state.load_state(tmp_path, [(2, 3), ()])
+
+
+def test_the_state_of_another_network_is_refused(tmp_path: Path) -> None:
+    state.save_state(tmp_path, [np.zeros((2, 3), np.float32)], Progress())
+    with pytest.raises(WeightsError, match="another network"):
+        state.load_state(tmp_path, [(3, 2)])
+    assert state.load_state(tmp_path / "nothing", []) is None
+
+
+def test_window_iou_is_per_window_and_leaves_unknown_pixels_out() -> None:
+    labels = np.zeros((3, 2, 2, 2), np.float32)
+    labels[0, :, 0, 1] = labels[0, :, 1, 0] = 1  # left half glacier
+    labels[1, ..., 0] = 1  # no glacier
+    probability = np.zeros_like(labels)
+    probability[0, 0, :, 1] = probability[0, 1, :, 0] = 1  # upper half mapped
+    probability[1, ..., 0] = 1
+    probability[2, ..., 1] = 1  # mapped where nothing is known
+    np.testing.assert_allclose(window_iou(labels, probability, 1), [1 / 3, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0"),
+        ({"epochs": 200}, "the last of restarts 150"),
+        ({"restarts": (10, 10), "epochs": 5}, "restarts are"),
+        ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
+        ({"loss": "dice"}, "loss is 'dice': allowed are focal, distance_focal"),
+        ({"learning_rate": 0.0}, "must be > 0"),
+        ({"batches_per_epoch": 0}, "batches_per_epoch is 0"),
+    ],
+)
+def test_bad_options_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TrainOptions(**values)
+
+
+@pytest.mark.parametrize(
+    ("network", "change", "message"),
+    [
+        ({"window": None}, {}, "has no window"),
+        ({"features": 1}, {}, "the network takes 1"),
+        ({}, {"glacier": 2}, "classes 0 to 1"),
+        ({"steps": 5}, {}, "has 4 steps of grd, needed are 5"),
+        ({}, {"features": ("grd", "rtc")}, "has no rtc"),
+        ({"classes": 3}, {}, "labels of 2 classes, needed are 3"),
+        ({"window": 48}, {}, "no validation tile holds a whole window"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(
+    architecture: Architecture,
+    tiles: list[Tile],
+    options: TrainOptions,
+    tmp_path: Path,
+    network: dict[str, object],
+    change: dict[str, object],
+    message: str,
+) -> None:
+    with pytest.raises(InputError, match=message):
+        fit(replace(architecture, **network), tiles, tiles, replace(options, **change), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_tiles_are_refused(
+    architecture: Architecture, tiles: list[Tile], options: TrainOptions, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="there is no validation tile"):
+        fit(architecture, tiles, [], options, tmp_path / "run")
+    unknown = [replace(tile, labels=np.zeros((40, 48, 2), np.float32)) for tile in tiles]
+    with pytest.raises(InputError, match="both labelled and observed"):
+        fit(architecture, unknown, unknown, options, tmp_path / "run")
