@@ -1,10 +1,11 @@
 """How hard a simulated region is: IoU of simple classifiers on regions they have not seen.
 
-    python benchmarks/difficulty.py --train 1000 1001 1002 --test 2000 2001 --shift 1
+    python benchmarks/difficulty.py --train 1000 1001 1002 --test 2000 2001 --shift 1 --model demo_grdinsar
 
 Three baselines see the mean and the standard deviation over time of each feature: a logistic regression and a random
 forest pixel by pixel, and a random forest that also sees both smoothed at several scales ("with context"), which shows
-that neighbours hold what single pixels do not. The first must stay at or below 0.85.
+that neighbours hold what single pixels do not. The first must stay at or below 0.85. With `--model`, a trained network
+(a bundle folder or a name of the registry) maps the same test regions.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+import icemap_xr as ix
 from icemap_xr import simulate
+from icemap_xr.types import Predictor
 
 FEATURES = ("grd", "insar")
 SCALES = (2.0, 5.0, 12.0, 30.0)
@@ -40,6 +43,13 @@ def statistics(seed: int, shift: float, size_km: float, year: int, context: bool
     return np.stack([layer.ravel() for layer in layers], 1), fraction.ravel() > 0.5
 
 
+def mapped(model: Predictor, seed: int, shift: float, size_km: float, year: int) -> NDArray[np.bool_]:
+    """Return what a network maps as glacier."""
+    region = simulate.region(size_km=size_km, years=(year,), seed=seed, shift=shift, features=FEATURES)
+    found = region.yearly().icemap.predict(model)
+    return np.asarray(found["probability"].values[0].ravel() > 0.5)
+
+
 def iou(truth: NDArray[np.bool_], found: NDArray[np.bool_]) -> float:
     """Return intersection over union."""
     return float((truth & found).sum() / (truth | found).sum())
@@ -55,6 +65,7 @@ def main() -> None:
     parser.add_argument("--train-shift", type=float, default=0.5, help="shift of the training regions'")
     parser.add_argument("--year", type=int, default=2020)
     parser.add_argument("--pixels", type=int, default=40_000, help="training pixels per region")
+    parser.add_argument("--model", help="a trained network to compare")
     arguments = parser.parse_args()
     models = {
         "logistic regression, per pixel": (False, make_pipeline(StandardScaler(), LogisticRegression())),
@@ -75,8 +86,17 @@ def main() -> None:
         used = slice(None) if context else slice(0, columns)
         model.fit(x[:, used], y)
         scores = [iou(truth, model.predict(one[:, used])) for one, truth in tests]
-        row = " | ".join(f"{score:.3f}" for score in scores)
-        print(f"| {name} | {row} | {np.mean(scores):.3f} | {time.perf_counter() - started:.0f} |", flush=True)
+        report(name, scores, started)
+    if arguments.model:
+        started, network = time.perf_counter(), ix.load_model(arguments.model)
+        maps = [mapped(network, s, arguments.shift, arguments.size, arguments.year) for s in arguments.test]
+        report(f"network {arguments.model}", [iou(y, one) for (_, y), one in zip(tests, maps, strict=True)], started)
+
+
+def report(name: str, scores: list[float], started: float) -> None:
+    """Print a row of the table."""
+    row = " | ".join(f"{score:.3f}" for score in scores)
+    print(f"| {name} | {row} | {np.mean(scores):.3f} | {time.perf_counter() - started:.0f} |", flush=True)
 
 
 def _forest() -> RandomForestClassifier:

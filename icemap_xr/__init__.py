@@ -31,6 +31,7 @@ from icemap_xr.archive import open_archive
 from icemap_xr.catalog import search
 from icemap_xr.cluster import cluster
 from icemap_xr.cube import build_cube, open_cube
+from icemap_xr.geotiffs import cube_from_geotiffs
 from icemap_xr.grid import RegionGrid
 from icemap_xr.models import ModelBundle, list_models, load_model
 from icemap_xr.stac_items import items_from_files
@@ -48,6 +49,7 @@ __all__ = [
     "build_cube",
     "change",
     "cluster",
+    "cube_from_geotiffs",
     "errors",
     "items_from_files",
     "list_models",

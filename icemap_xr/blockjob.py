@@ -214,9 +214,9 @@ def _array_block(
 ) -> da.Array:
     year, i, j = index
     block = job.blocks.slices(i, j)
-    halo = job.windows.halo
-    sides = zip(block, offset, arrays[0].shape[2:], strict=True)
-    local = tuple(slice(max(part.start - halo - o, 0), min(part.stop + halo - o, size)) for part, o, size in sides)
+    reach = [job.windows.reach(part.start, part.stop, axis) for axis, part in enumerate(block)]
+    sides = zip(reach, offset, arrays[0].shape[2:], strict=True)
+    local = tuple(slice(max(part.start - o, 0), min(part.stop - o, size)) for part, o, size in sides)
     origin = (local[0].start + offset[0], local[1].start + offset[1])
     part = None if mask is None else mask[_local(block, offset)]
     task = delayed(_slice_block, pure=True)(

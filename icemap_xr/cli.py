@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import warnings
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,41 @@ def predict(cube_path: Path, model: str, overlap: float, gaps: Any, output: Path
     _OUT.print(f"weights: {loaded.spec.name}: {loaded.spec.note}", highlight=False, soft_wrap=True)
     maps = save(map_region(open_cube(cube_path), loaded, overlap=overlap, gaps=gaps), output, what="predicting")
     _OUT.print(f"{output}: {dict(maps.sizes)}", highlight=False, soft_wrap=True)
+
+
+@cli.command()
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option("--model", required=True, help="Name, bundle folder or .h5 file.")
+@click.option("--grd", multiple=True, help="GRD backscatter in dB: a file, or a pattern in quotes; repeatable.")
+@click.option("--rtc", multiple=True, help="RTC backscatter in dB, likewise.")
+@click.option("--insar", multiple=True, help="Coherence, likewise.")
+@click.option("--reference", type=click.Path(path_type=Path), help="Raster whose grid the map gets.")
+@click.option("--overlap", type=float, default=0.5, show_default=True)
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+def apply(
+    output: Path,
+    model: str,
+    grd: tuple[str, ...],
+    rtc: tuple[str, ...],
+    insar: tuple[str, ...],
+    reference: Path | None,
+    overlap: float,
+    precision: str,
+) -> None:
+    """Map one year of GeoTIFFs, one per step, to OUTPUT (a 2-band GeoTIFF: not glacier, glacier)."""
+    from icemap_xr.apply import apply as map_rasters
+    from icemap_xr.models import load_model
+
+    files = {name: _expand(found) for name, found in (("grd", grd), ("rtc", rtc), ("insar", insar)) if found}
+    loaded = load_model(model)
+    _OUT.print(f"weights: {loaded.spec.name}: {loaded.spec.note}", highlight=False, soft_wrap=True)
+    path = map_rasters(files, loaded, output, reference=reference, overlap=overlap, precision=precision)
+    _OUT.print(str(path), highlight=False, soft_wrap=True)
+
+
+def _expand(patterns: tuple[str, ...]) -> list[str]:
+    """Return the files of names and patterns, in the order given, those of a pattern sorted by name."""
+    return [path for pattern in patterns for path in (sorted(glob(pattern)) or [pattern])]
 
 
 @cli.command()

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from affine import Affine
 from odc.geo import CRS
@@ -105,6 +106,7 @@ class RegionGrid:
         geobox = ds.odc.geobox
         if geobox is None or not isinstance(geobox, GeoBox):
             raise GridError("the dataset has no regular y/x grid with a CRS: assign coordinates and a CRS first")
+        _check_regular(ds, geobox)
         attrs = ds.coords[schema.SPATIAL_REF].attrs if schema.SPATIAL_REF in ds.coords else {}
         origin, shape = attrs.get(schema.GRID_ORIGIN), attrs.get(schema.GRID_SHAPE)
         if origin is None or shape is None:
@@ -164,7 +166,7 @@ class RegionGrid:
             The length is not a positive whole number of pixels.
         """
         metres = parse_metres(length)
-        count = round(metres / self.resolution)
+        count = round(metres / self.resolution) if math.isfinite(metres) else 0
         if count < 1 or not math.isclose(count * self.resolution, metres, rel_tol=1e-6):
             raise GridError(
                 f"{length!r} is {metres / self.resolution:g} pixels of {self.resolution:g} m: "
@@ -187,6 +189,13 @@ class RegionGrid:
     def piece(self, rows: slice, columns: slice) -> GeoBox:
         """Return the GeoBox of a block of rows and columns."""
         return self.geobox[rows, columns]
+
+
+def _check_regular(ds: xr.Dataset | xr.DataArray, geobox: GeoBox) -> None:
+    """Refuse coordinates that are not the pixel centres of the grid that their ends suggest."""
+    for axis, centres in geobox.coordinates.items():
+        if axis in ds.coords and not np.allclose(ds[axis], centres.values, rtol=0, atol=0.01 * geobox.transform.a):
+            raise GridError(f"coordinate {axis!r} is not regular: resample the dataset to square pixels first")
 
 
 def _crs(name: str) -> CRS:

@@ -32,7 +32,7 @@ _START_SECONDS = 30.0
 
 
 @contextmanager
-def serve_catalog(items: pystac.ItemCollection, folder: Path) -> Iterator[str]:
+def serve_catalog(items: pystac.ItemCollection, folder: Path, *, ports: tuple[int, int] | None = None) -> Iterator[str]:
     """Serve items through a STAC API, and the files below `folder` that they point to over HTTP.
 
     Parameters
@@ -41,25 +41,34 @@ def serve_catalog(items: pystac.ItemCollection, folder: Path) -> Iterator[str]:
         Items whose asset links are absolute paths below `folder`.
     folder
         Folder to serve.
+    ports
+        Ports of the API and of the files; free ones by default. A resumed run needs those it began with.
 
     Yields
     ------
     str
         Address of the STAC API.
     """
-    with serve_files(folder) as files, tempfile.TemporaryDirectory() as temporary:
+    api_port, files_port = ports or free_ports()
+    with serve_files(folder, port=files_port) as files, tempfile.TemporaryDirectory() as temporary:
         content = Path(temporary) / "items.json"
         content.write_text(json.dumps(_with_urls(items, folder.resolve(), files)))
-        with _serve_api(content) as api:
+        with _serve_api(content, api_port) as api:
             yield api
 
 
 @contextmanager
-def serve_files(folder: Path) -> Iterator[str]:
-    """Serve a folder over HTTP with range requests; yields the address."""
+def serve_files(folder: Path, *, port: int = 0) -> Iterator[str]:
+    """Serve a folder over HTTP with range requests, on any free port by default; yields the address."""
     app = Starlette(routes=[Mount("/", StaticFiles(directory=folder))])
     with socket.socket() as listener:
-        listener.bind((_HOST, 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((_HOST, port))
+        except OSError as error:
+            raise CatalogUnavailableError(
+                f"port {port} of {_HOST} is taken ({error.strerror}): wait or stop its user"
+            ) from None
         listener.listen()
         port = listener.getsockname()[1]
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
@@ -73,8 +82,7 @@ def serve_files(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _serve_api(content: Path) -> Iterator[str]:
-    port = _free_port()
+def _serve_api(content: Path, port: int) -> Iterator[str]:
     address = f"http://{_HOST}:{port}"
     # the wheel's own script: its command line is read from the process, not from Python's sys.argv
     script = Path(sysconfig.get_path("scripts")) / "rustac"
@@ -105,10 +113,12 @@ def _wait(address: str, process: subprocess.Popen[str]) -> None:
     raise CatalogUnavailableError(f"rustac serve did not answer at {address} within {_START_SECONDS:g} s")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])
+def free_ports() -> tuple[int, int]:
+    """Return two ports that are free now."""
+    with socket.socket() as one, socket.socket() as other:
+        for probe in (one, other):
+            probe.bind((_HOST, 0))
+        return int(one.getsockname()[1]), int(other.getsockname()[1])
 
 
 def _with_urls(items: pystac.ItemCollection, folder: Path, files: str) -> dict[str, object]:

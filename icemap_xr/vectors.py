@@ -10,6 +10,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from icemap_xr.errors import InputError
+from icemap_xr.types import StrPath
 
 
 def as_frame(region: Any) -> gpd.GeoDataFrame:
@@ -29,7 +30,7 @@ def as_frame(region: Any) -> gpd.GeoDataFrame:
     if isinstance(region, str | Path):
         if not Path(region).exists():
             raise InputError(f"region file {str(region)!r} does not exist: give a vector file or a lon/lat box")
-        region = gpd.read_file(region)
+        region = _read(region)
     if isinstance(region, gpd.GeoSeries):
         region = gpd.GeoDataFrame(geometry=region)
     if isinstance(region, gpd.GeoDataFrame):
@@ -60,6 +61,14 @@ def lonlat_bounds(region: Any) -> tuple[float, float, float, float]:
     """Return west, south, east, north of a region."""
     west, south, east, north = union_in_crs(region, "EPSG:4326").bounds
     return west, south, east, north
+
+
+def _read(path: StrPath) -> gpd.GeoDataFrame:
+    try:
+        return gpd.read_file(path)
+    except (OSError, RuntimeError) as error:  # pyogrio's own errors are RuntimeErrors
+        cause = " ".join(str(error).split())
+        raise InputError(f"region file {str(path)!r} cannot be read ({cause}): give a vector file") from None
 
 
 def _box(bounds: Any) -> BaseGeometry:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# machines differ in speed, results must not
+settings.register_profile("icemap", deadline=None)
+settings.load_profile("icemap")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -40,16 +40,16 @@ class WindowGrid:
     blend: Blend = "gaussian"
     sigma: float = 0.5
 
-    @property
-    def halo(self) -> int:
-        """Pixels beyond a block that its windows reach."""
-        return self.window - self.stride
-
     def starts(self, lo: int, hi: int, axis: int) -> range:
         """Return the starts of all windows that touch pixels ``lo <= p < hi`` of an axis."""
         first = max(0, -(-(lo - self.window + 1) // self.stride))
         last = (min(hi, self.region[axis]) - 1) // self.stride
         return range(first * self.stride, last * self.stride + 1, self.stride)
+
+    def reach(self, lo: int, hi: int, axis: int) -> slice:
+        """Return the pixels of an axis that the windows touching ``lo <= p < hi`` read."""
+        starts = self.starts(lo, hi, axis)
+        return slice(starts[0], min(starts[-1] + self.window, self.region[axis]))
 
     def weights(self, row: int, column: int) -> NDArray[np.float32]:
         """Return the blending weights `(window, window)` of the window that starts at a row and column."""

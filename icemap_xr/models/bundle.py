@@ -59,7 +59,8 @@ class ModelBundle:
     calibration
         A calibrator as JSON (its knots), or None.
     block_errors
-        Block errors on held-out tiles, prediction minus reference, as JSON; or None.
+        Block errors on held-out tiles, prediction minus reference as a share of the block, in the form that
+        `bootstrap_area(kind="mapping")` takes: `errors`, `year_effect`, `block`; or None.
     training
         Where the weights come from: data, options, versions; as JSON.
     digest
@@ -80,7 +81,7 @@ class ModelBundle:
     glacier_class: str = icemapper.GLACIER_CLASS
     note: str = ""
     calibration: dict[str, Any] | None = None
-    block_errors: list[Any] | None = None
+    block_errors: dict[str, Any] | None = None
     training: dict[str, Any] = field(default_factory=dict)
     digest: str = ""
     folder: Path | None = field(default=None, compare=False)

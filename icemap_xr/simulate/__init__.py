@@ -8,7 +8,8 @@
 """
 
 from icemap_xr.simulate.acquisitions import Acquisition
+from icemap_xr.simulate.making import region
 from icemap_xr.simulate.parameters import Landscape, Sensor, Surface
-from icemap_xr.simulate.region import SimulatedRegion, region
+from icemap_xr.simulate.simulated import SimulatedRegion
 
 __all__ = ["Acquisition", "Landscape", "Sensor", "SimulatedRegion", "Surface", "region"]

@@ -11,7 +11,11 @@ from icemap_xr.simulate.noise import stream
 
 #: relative orbit and flight direction of every scene
 RELATIVE_ORBIT, ORBIT_STATE = 14, "descending"
-POLARISATION = "HH"
+#: what the instrument can receive, each co-polarised channel first
+POLARISATIONS = (("HH",), ("VV",), ("HH", "HV"), ("VV", "VH"))
+#: years in which a second satellite shares the orbit, half a cycle apart: Sentinel-1B until its end in December 2021,
+#: Sentinel-1C from 2025 on, except 2026, when it changed its orbit
+_SECOND = {"sentinel-1b": range(2017, 2022), "sentinel-1c": (2025, *range(2027, 2101))}
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,8 @@ class Acquisition:
         For example ``"sentinel-1a"``.
     absolute_orbit, relative_orbit, orbit_state
         Orbit of the (first) scene.
-    polarisation
-        ``"HH"``.
+    polarisations
+        Channels, the co-polarised first; a pair has that one alone.
     missing
         Whether the scene was never acquired: it reads as NaN and has no file.
     """
@@ -47,7 +51,7 @@ class Acquisition:
     absolute_orbit: int
     relative_orbit: int = RELATIVE_ORBIT
     orbit_state: str = ORBIT_STATE
-    polarisation: str = POLARISATION
+    polarisations: tuple[str, ...] = ("HH",)
     missing: bool = False
 
     @property
@@ -56,32 +60,47 @@ class Acquisition:
         return None if self.second_time is None else round((self.second_time - self.time) / timedelta(days=1))
 
     @property
+    def polarisation(self) -> str:
+        """The co-polarised channel."""
+        return self.polarisations[0]
+
+    @property
     def number(self) -> int:
         """Number of the acquisition among all years, the same for every feature."""
         return self.year * 100 + self.step
 
 
-def platform_of(year: int) -> str:
-    """Return the platform of a year: two in turn, among those in service, so that their calibration differs."""
-    if year % 2 and 2017 <= year <= 2021:
-        return "sentinel-1b"
-    # Sentinel-1C changed its orbit in 2026, an even year, so it never serves in that year
-    return "sentinel-1c" if year % 2 and year >= 2025 else "sentinel-1a"
+def platform_of(year: int, step: int) -> str:
+    """Return the platform of a scene: Sentinel-1A, in turn with the second satellite in years that had one."""
+    if step % 2:
+        for name, years in _SECOND.items():
+            if year in years:
+                return name
+    return "sentinel-1a"
 
 
 def acquisitions(
-    feature: str, years: tuple[int, ...], steps: int, repeat_days: int, baseline_days: int, missing: float, seed: int
+    feature: str,
+    years: tuple[int, ...],
+    steps: int,
+    *,
+    repeat_days: int,
+    baseline_days: int,
+    missing: float,
+    seed: int,
+    polarisations: tuple[str, ...],
 ) -> list[Acquisition]:
-    """Return all acquisitions of a feature by time; repeat and baseline are multiples of 12 days."""
-    cycle_days = CYCLE.days
+    """Return all acquisitions of a feature by time; repeat and baseline are multiples of 12 days.
+
+    The two satellites of a year are half a cycle apart, so where they take turns the spacing alternates by 6 days.
+    """
     made: list[Acquisition] = []
     for year in years:
-        platform = platform_of(year)
-        first = _first_orbit(platform, year)
         lost = stream(seed, 41, year).random(steps) < missing
         for step in range(steps):
-            orbit = first + ORBITS_PER_CYCLE * step * repeat_days // cycle_days
-            later = orbit + ORBITS_PER_CYCLE * baseline_days // cycle_days
+            platform = platform_of(year, step)
+            orbit = _first_orbit(platform, year) + ORBITS_PER_CYCLE * step * repeat_days // CYCLE.days
+            later = orbit + ORBITS_PER_CYCLE * baseline_days // CYCLE.days
             made.append(
                 Acquisition(
                     feature=feature,
@@ -91,6 +110,7 @@ def acquisitions(
                     second_time=orbit_time(platform, later) if feature == "insar" else None,
                     platform=platform,
                     absolute_orbit=orbit,
+                    polarisations=polarisations[:1] if feature == "insar" else polarisations,
                     missing=bool(lost[step]),
                 )
             )

@@ -102,27 +102,51 @@ def white(key: tuple[int, ...], rows: slice, columns: slice) -> Float32Array:
     return out
 
 
-def smooth(field: Float32Array, kernel: Float64Array) -> Float32Array:
-    """Return a field filtered along both axes, cropped by the half width of the kernel on each side."""
-    half = kernel.size // 2
-    rows = correlate1d(field, kernel, axis=0, mode="nearest")
-    both = correlate1d(rows, kernel, axis=1, mode="nearest")
+def smooth(field: Float32Array, down: Float64Array, across: Float64Array | None = None) -> Float32Array:
+    """Return a field filtered along both axes, cropped by the half width of the kernels on each side.
+
+    Parameters
+    ----------
+    field
+        `(y, x)`.
+    down
+        Kernel along y, of odd length.
+    across
+        Kernel along x, as long as `down`; the same by default.
+    """
+    half = down.size // 2
+    rows = correlate1d(field, down, axis=0, mode="nearest")
+    both = correlate1d(rows, down if across is None else across, axis=1, mode="nearest")
     return np.ascontiguousarray(both[half : both.shape[0] - half, half : both.shape[1] - half], np.float32)
 
 
-def correlated(key: tuple[int, ...], rows: slice, columns: slice, kernel: Float64Array) -> Float32Array:
-    """Return Gaussian noise of a block, correlated as the kernel says, with mean 0 and variance 1."""
-    half = kernel.size // 2
+def correlated(
+    key: tuple[int, ...], rows: slice, columns: slice, down: Float64Array, across: Float64Array | None = None
+) -> Float32Array:
+    """Return Gaussian noise of a block, correlated as the kernels say (see `smooth`), with mean 0 and variance 1."""
+    second = down if across is None else across
+    half = down.size // 2
     noise = white(key, grow(rows, half), grow(columns, half))
-    return smooth(noise, kernel / math.sqrt(float(np.sum(kernel**2))))
+    return smooth(noise, down / math.sqrt(float(np.sum(down**2))), second / math.sqrt(float(np.sum(second**2))))
 
 
-def gaussian_kernel(sigma: float) -> Float64Array:
-    """Return a Gaussian kernel of sum 1; `sigma` in pixels."""
+def gaussian_kernel(sigma: float, shift: float = 0.0) -> Float64Array:
+    """Return a Gaussian kernel of sum 1; `sigma` and `shift`, by which it moves a field forward, in pixels."""
     half = max(1, math.ceil(3 * sigma))
     offsets = np.arange(-half, half + 1)
-    kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = np.exp(-0.5 * ((offsets + shift) / sigma) ** 2)
     return np.asarray(kernel / kernel.sum(), np.float64)
+
+
+def box_kernel(window: int, shift: float = 0.0) -> Float64Array:
+    """Return a moving average over an odd number of pixels, moved forward by less than a pixel; 2 pixels longer."""
+    kernel = np.zeros(window + 2)
+    kernel[1:-1] = 1.0
+    part = abs(shift)
+    gains, loses = (0, -2) if shift > 0 else (-1, 1)
+    kernel[gains] += part
+    kernel[loses] -= part
+    return kernel / window
 
 
 def grow(span: slice, by: int) -> slice:

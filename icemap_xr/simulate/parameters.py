@@ -24,27 +24,30 @@ class Surface(IntEnum):
     OUTWASH = 3
     SNOW_PATCH = 4
     LAKE = 5
-    DEBRIS_ICE = 6
-    BARE_ICE = 7
-    FIRN = 8
+    MELANGE = 6
+    DEBRIS_ICE = 7
+    BARE_ICE = 8
+    FIRN = 9
 
 
 @dataclass(frozen=True)
 class Radar:
-    """Radar properties of one class at C-band, HH.
+    """Radar properties of one class at C-band.
 
     Parameters
     ----------
     dry, wet
-        Backscatter of the frozen or dry and of the melting snow-free surface at 39 degrees, dB.
+        HH backscatter of the frozen or dry and of the melting snow-free surface at 39 degrees, dB.
     texture
         Standard deviation of the fixed small-scale pattern, dB.
     slope
         Exponent n of the cos^n decrease with local incidence angle.
     cold, melt
         Coherence of a 12-day pair in frost and in the melt season, 0..1.
-    memory
-        Share of the speckle that repeats between dates, 0..1.
+    lasting
+        Share of the 12-day coherence that any longer time leaves, 0..1.
+    vertical, cross
+        VV, and HV or VH, against HH, dB.
     """
 
     dry: float
@@ -53,21 +56,24 @@ class Radar:
     slope: float
     cold: float
     melt: float
-    memory: float
+    lasting: float
+    vertical: float
+    cross: float
 
 
-#: Ranges: rock, soil and snow after Ulaby and Dobson (1989, Handbook of Radar Scattering Statistics for Terrain);
-#: the drop of wet snow and firn after Nagler et al. (2015, Remote Sens. 7); coherence of ice against rock by judgement.
+#: All values are judgement. Orders of magnitude of rock, soil and snow follow Ulaby and Dobson (1989, Handbook of Radar
+#: Scattering Statistics for Terrain), the drop of wet snow and firn Nagler et al. (2015, Remote Sens. 7).
 RADAR: dict[Surface, Radar] = {
-    Surface.SEA: Radar(-17.0, -17.0, 0.0, 1.0, 0.02, 0.02, 0.0),
-    Surface.ROCK: Radar(-10.6, -11.6, 1.1, 1.2, 0.74, 0.62, 0.45),
-    Surface.MORAINE: Radar(-9.8, -10.8, 1.2, 1.2, 0.70, 0.56, 0.35),
-    Surface.OUTWASH: Radar(-13.0, -13.6, 0.8, 1.6, 0.52, 0.36, 0.15),
-    Surface.SNOW_PATCH: Radar(-8.8, -15.0, 0.7, 1.5, 0.36, 0.12, 0.10),
-    Surface.LAKE: Radar(-15.0, -20.0, 0.3, 2.0, 0.40, 0.03, 0.0),
-    Surface.DEBRIS_ICE: Radar(-10.2, -11.4, 1.3, 1.3, 0.40, 0.21, 0.25),
-    Surface.BARE_ICE: Radar(-12.0, -13.4, 0.8, 1.6, 0.29, 0.10, 0.10),
-    Surface.FIRN: Radar(-7.4, -15.5, 0.5, 1.2, 0.27, 0.07, 0.05),
+    Surface.SEA: Radar(-17.0, -17.0, 0.0, 1.0, 0.02, 0.02, 0.0, 3.0, -11.0),
+    Surface.ROCK: Radar(-10.6, -11.6, 1.1, 1.2, 0.74, 0.62, 0.75, 0.2, -7.5),
+    Surface.MORAINE: Radar(-9.8, -10.8, 1.2, 1.2, 0.70, 0.56, 0.65, 0.2, -7.0),
+    Surface.OUTWASH: Radar(-13.0, -13.6, 0.8, 1.6, 0.52, 0.36, 0.5, 0.5, -9.0),
+    Surface.SNOW_PATCH: Radar(-8.8, -15.0, 0.7, 1.5, 0.36, 0.12, 0.3, 0.0, -6.0),
+    Surface.LAKE: Radar(-15.0, -20.0, 0.3, 2.0, 0.40, 0.03, 0.0, 1.5, -10.0),
+    Surface.MELANGE: Radar(-10.8, -13.0, 1.6, 1.0, 0.16, 0.02, 0.0, 0.3, -7.0),
+    Surface.DEBRIS_ICE: Radar(-10.2, -11.4, 1.3, 1.3, 0.40, 0.21, 0.4, 0.2, -7.0),
+    Surface.BARE_ICE: Radar(-12.0, -13.4, 0.8, 1.6, 0.29, 0.10, 0.1, 0.3, -7.0),
+    Surface.FIRN: Radar(-7.4, -15.5, 0.5, 1.2, 0.27, 0.07, 0.1, 0.0, -5.0),
 }
 
 #: standard deviations by which a shift of 1 moves a class: backscatter in dB, coherence
@@ -76,7 +82,29 @@ SHIFT_DB, SHIFT_COHERENCE = 0.8, 0.03
 
 @dataclass(frozen=True)
 class Landscape:
-    """What a region looks like; see `region` for the meaning and units."""
+    """What a region looks like.
+
+    With ``thinning=0, surge=False, lake=False`` nothing changes: the truth of all years is equal bit by bit.
+
+    Parameters
+    ----------
+    ice_cover
+        Share of the land that is glacier, 0 (none) to 1 (everything).
+    debris_cover
+        Share of the glaciers that debris covers, 0..1.
+    snow_patch_cover
+        Share of the other land that perennial snow covers, 0..1.
+    relief
+        Height of the mountains, m.
+    thinning
+        Thinning of the tongues at sea level, m per year; less further up, none above the snow line.
+    surge
+        Whether one glacier advances by about 700 m in the second year.
+    lake
+        Whether a lake forms at the end of one tongue from the second year on.
+    tidewater
+        Whether glaciers that reach the coast end at a calving front in the water, with ice melange before it.
+    """
 
     ice_cover: float = 0.4
     debris_cover: float = 0.25
@@ -85,6 +113,7 @@ class Landscape:
     thinning: float = 3.0
     surge: bool = True
     lake: bool = True
+    tidewater: bool = True
 
 
 @dataclass(frozen=True)
@@ -94,7 +123,9 @@ class Sensor:
     Parameters
     ----------
     incidence
-        Incidence angle on flat ground at the region's centre, degrees (IW spans 29 to 46: Torres et al. 2012).
+        Incidence angle on flat ground at the region's centre, degrees.
+    incidence_gradient
+        Its increase across the swath, degrees per km: IW spans 29 to 46 degrees over 250 km (Torres et al. 2012).
     look_azimuth
         Direction in which the radar looks, degrees clockwise from north; 283 is a descending, right-looking pass.
     resolution
@@ -107,15 +138,20 @@ class Sensor:
         Side of the coherence estimation window, pixels.
     coherence_looks
         Independent looks inside that window.
+    border_noise
+        Mean width of the strip along the near edge of ``grd`` scenes that holds noise instead of ground, m, as in
+        products before March 2018 (Ali et al. 2018, IEEE JSTARS 11); its width differs by scene. 0 for none.
     """
 
     incidence: float = 39.0
+    incidence_gradient: float = 0.068
     look_azimuth: float = 283.0
     resolution: float = 20.0
     looks: float = 4.4
     noise_floor: float = -24.0
     window: int = 5
     coherence_looks: float = 16.0
+    border_noise: float = 0.0
 
 
 def class_table(seed: int, shift: float) -> dict[str, NDArray[np.float32]]:

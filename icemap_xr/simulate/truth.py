@@ -93,6 +93,31 @@ def outline(function: Float64Array, transform: tuple[float, ...]) -> shapely.Mul
     return shapely.MultiPolygon(polygons)
 
 
+def join(parts: list[shapely.Polygon]) -> shapely.MultiPolygon:
+    """Return the polygons of neighbouring blocks as one, without the lines between blocks."""
+    whole = shapely.union_all(parts)
+    return shapely.MultiPolygon([one for one in shapely.get_parts(whole) if one.geom_type == "Polygon"])
+
+
+def divides(
+    ids: NDArray[np.int32], transform: tuple[float, ...]
+) -> tuple[NDArray[np.int32], list[shapely.MultiLineString]]:
+    """Return the pairs of glaciers that share an edge, `(pair, 2)`, and the edges of each pair in the grid's CRS."""
+    a, _, c, _, e, f = transform[:6]
+    found: list[tuple[NDArray[np.int32], NDArray[np.float64]]] = []
+    for axis in (0, 1):
+        one, other = (ids[:-1], ids[1:]) if axis == 0 else (ids[:, :-1], ids[:, 1:])
+        rows, columns = np.nonzero((one != other) & (one > 0) & (other > 0))
+        start = np.stack([columns + (axis == 1), rows + (axis == 0)], 1)
+        ends = np.stack([start, start + ((1, 0) if axis == 0 else (0, 1))], 1)
+        pair = np.sort(np.stack([one[rows, columns], other[rows, columns]], 1), axis=1)
+        found.append((pair, ends * (a, e) + (c, f)))
+    pairs, edges = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    unique, member = np.unique(pairs, axis=0, return_inverse=True)
+    lines = [shapely.line_merge(shapely.MultiLineString(list(edges[member == k]))) for k in range(len(unique))]
+    return unique, [shapely.MultiLineString(list(shapely.get_parts(line))) for line in lines]
+
+
 def classes(plan: Layout, year: int, rows: slice, columns: slice) -> NDArray[np.uint8]:
     """Return the class at each pixel's centre, a `Surface` number."""
     y, x = pixel_centres(rows), pixel_centres(columns)
@@ -101,15 +126,16 @@ def classes(plan: Layout, year: int, rows: slice, columns: slice) -> NDArray[np.
     ice = (function[:-1, :-1] + function[:-1, 1:] + function[1:, 1:] + function[1:, :-1]) / 4 > 0
     fine = 0.25 * value_noise(metres_y, metres_x, 70.0, plan.seed + 1201)
 
-    def positive(field: Float64Array, amount: float) -> NDArray[np.bool_]:
+    def positive(field: Float32Array, amount: float) -> NDArray[np.bool_]:
         return np.asarray(plan.sample(field, y, x) + amount * fine > 0)
 
-    height = plan.sample(plan.elevation, y, x)
+    sea = plan.sample(plan.bed, y, x) <= 0
     steps: list[tuple[NDArray[np.bool_], Surface]] = [
         (positive(plan.outwash, 1.0), Surface.OUTWASH),
         (positive(plan.moraine, 1.0), Surface.MORAINE),
         (positive(plan.snow, 0.4), Surface.SNOW_PATCH),
-        (height <= 0, Surface.SEA),
+        (sea, Surface.SEA),
+        (sea & positive(plan.melange, 1.0), Surface.MELANGE),
         (positive(plan.lake[year], 0.4), Surface.LAKE),
         (ice, Surface.BARE_ICE),
         (ice & positive(plan.debris, 1.5), Surface.DEBRIS_ICE),

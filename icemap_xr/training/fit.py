@@ -58,6 +58,9 @@ class TrainOptions:
         Share of a label that is moved to all classes, in training only.
     dropout
         Share of channels dropped in training. The published program declares 0.05 and, by a defect, drops none.
+    frozen_epochs
+        Last epochs in which normalisation uses its running statistics, as in inference, and dropout is off. Small
+        batches, whose own statistics say little, then train for what inference does.
     augment
         Transforms of training windows.
     overhang
@@ -65,7 +68,7 @@ class TrainOptions:
     glacier
         Number of the class whose IoU is watched.
     precision
-        ``"float32"``, or ``"bfloat16"`` (mixed precision: faster where the processor knows it).
+        ``"float32"``, or ``"bfloat16"`` (mixed precision, for GPUs).
     seed
         Seed of weights, windows, transforms and dropout.
     workers
@@ -91,6 +94,7 @@ class TrainOptions:
     gamma: float = 2.0
     label_smoothing: float = 0.1
     dropout: float = 0.05
+    frozen_epochs: int = 0
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     overhang: float = 0.0
     glacier: int = 1
@@ -100,7 +104,14 @@ class TrainOptions:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("workers", 1), ("seed", 0), ("glacier", 0)):
+        for name, least in (
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("workers", 1),
+            ("seed", 0),
+            ("glacier", 0),
+            ("frozen_epochs", 0),
+        ):
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)!r}: give a whole number of {least} or more")
         if self.batches_per_epoch is not None and self.batches_per_epoch < 1:
@@ -184,12 +195,10 @@ def fit(
     WeightsError
         The saved state is damaged.
     ModelError
-        The loss is no longer finite.
+        The loss is no longer finite, or this TensorFlow cannot train in the precision asked for.
     """
     path = Path(folder)
     _check(architecture, train_tiles, validation_tiles, options)
-    names = [[tile.name for tile in tiles] for tiles in (train_tiles, validation_tiles)]
-    state.claim(path, {"architecture": asdict(architecture), "options": _options(options), "tiles": names})
     assert architecture.window is not None  # _check
     sampler = TrainSampler(
         train_tiles, options.features, architecture.window, options.augment, options.overhang, options.seed
@@ -200,6 +209,8 @@ def fit(
     from icemap_xr.training.trainer import Trainer
 
     trainer = Trainer(architecture, options)
+    names = [[tile.name for tile in tiles] for tiles in (train_tiles, validation_tiles)]
+    state.claim(path, {"architecture": asdict(architecture), "options": _options(options), "tiles": names})
     saved = state.load_state(path, [one.shape for one in trainer.variables()])
     done = Progress() if saved is None else saved[1]
     if saved is not None:
@@ -276,8 +287,8 @@ def _epoch(
         loss, probability = trainer.step(batch, targets, rate)
         if not np.isfinite(loss):
             raise ModelError(
-                f"the loss is {loss} in epoch {epoch + 1}, batch {number + 1}: lower learning_rate {rate:g}, or train "
-                f"with precision='float32' (now {options.precision!r})"
+                f"the loss is {loss} in epoch {epoch + 1}, batch {number + 1}: give a learning_rate below "
+                f"{options.learning_rate:g}, or precision='float32' (now {options.precision!r})"
             )
         losses.append(loss)
         ious.append(window_iou(labels, probability, options.glacier))

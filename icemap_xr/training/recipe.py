@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -134,6 +134,8 @@ class Recipe:
         Options of the training.
     data
         Simulated regions.
+    train_window
+        Side of training windows in pixels; None for the model's own. The network takes windows of any size.
     overlap
         Overlap of windows in the maps that are calibrated and judged.
     block
@@ -145,6 +147,7 @@ class Recipe:
     model: ModelSection
     data: DataSection
     train: TrainOptions = field(default_factory=TrainOptions)
+    train_window: int | None = None
     overlap: float = 0.5
     block: str = "640m"
 
@@ -197,9 +200,8 @@ def run_recipe(recipe: Recipe, folder: StrPath) -> ModelBundle:
         As saved.
     """
     folder = Path(folder)
-    trained = fit(
-        recipe.architecture, tiles(recipe, "train"), tiles(recipe, "validation"), recipe.train, folder / "training"
-    )
+    network = replace(recipe.architecture, window=recipe.train_window or recipe.model.window)
+    trained = fit(network, tiles(recipe, "train"), tiles(recipe, "validation"), recipe.train, folder / "training")
     draft = folder / f".{recipe.model.name}.uncalibrated"
     plain = _bundle(recipe)
     predictor = load_model((plain if draft.exists() else plain.save(draft, trained.weights())).folder or draft)

@@ -20,6 +20,7 @@ STAGES = {
     "calibrate",
     "catalog",
     "cube",
+    "geotiffs",
     "outlines",
     "plot",
     "predict",
@@ -27,7 +28,7 @@ STAGES = {
     "trend",
 }
 BOTTOM = {"errors", "types", "schema", "urls"}
-TOP = {"cli", "demo", "run"}
+TOP = {"apply", "cli", "demo", "run"}
 
 
 def modules() -> dict[str, Path]:

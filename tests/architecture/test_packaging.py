@@ -35,8 +35,7 @@ def test_environment_lists_the_same_requirements() -> None:
 def test_lock_holds_every_requirement_with_hashes_and_no_addresses() -> None:
     lock = (ROOT / "requirements.lock").read_text()
     locked = {requirement_name(line) for line in lock.splitlines() if re.match(r"[a-z0-9]", line)}
-    extras = PROJECT["optional-dependencies"]
-    wanted = [*PROJECT["dependencies"], *extras["dev"], *extras["notebooks"]]
+    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
     assert {requirement_name(one) for one in wanted} <= locked
     assert "://" not in lock
     assert lock.count("--hash=sha256:") > len(locked)

@@ -36,6 +36,9 @@ def test_starts_are_the_windows_that_touch_an_interval(window: int, data: st.Dat
     grid = WindowGrid(window, stride, (size, size))
     expected = [s for s in range(0, size, stride) if s < hi and s + window > lo]
     assert list(grid.starts(lo, hi, 0)) == expected
+    read = {p for start in expected for p in range(start, min(start + window, size))}
+    reach = grid.reach(lo, hi, 0)
+    assert (reach.start, reach.stop) == (min(read), max(read) + 1)
 
 
 @given(

@@ -80,7 +80,7 @@ def bundle(architecture: Architecture) -> ModelBundle:
         (InputSpec("sar", features),),
         note="random weights",
         calibration={"knots": [[0.0, 0.1], [1.0, 0.9]]},
-        block_errors=[0.01, -0.02],
+        block_errors={"errors": [0.01, -0.02], "block": "640m"},
         training={"seed": 1},
     )
 

@@ -193,7 +193,7 @@ def test_a_folder_without_description_is_no_bundle(tmp_path: Path) -> None:
         ({"inputs": ()}, "one input of 2"),
         ({"inputs": (InputSpec("sar", (FeatureSpec("grd", 0, 1, "dB"),)),)}, "one input of 2"),
         ({"training": {"when": object()}}, "plain JSON"),
-        ({"block_errors": [float("inf")]}, "plain JSON"),
+        ({"block_errors": {"errors": [float("inf")]}}, "plain JSON"),
         ({"architecture": Architecture(features=2, window=None)}, "window"),
     ],
 )

@@ -17,7 +17,7 @@ import rasterio
 
 from icemap_xr import simulate
 from icemap_xr.errors import GridError, InputError, OutputExistsError, StoreError
-from icemap_xr.simulate import Landscape, SimulatedRegion, Surface
+from icemap_xr.simulate import Landscape, Sensor, SimulatedRegion, Surface
 from icemap_xr.stac_items import items_from_files
 
 SMALL = {"size_km": (1.2, 1.6), "years": (2020, 2021), "steps": 3, "repeat_days": 120}
@@ -101,6 +101,9 @@ def test_glaciers_change_as_asked() -> None:
         return list(made.areas()["area_km2"])
 
     still = areas(thinning=0.0, surge=False, lake=False)
+    same = simulate.region(size_km=4.0, seed=1, landscape=Landscape(thinning=0, surge=False, lake=False)).truth()
+    for name in ("glacier_fraction", "surface"):
+        assert (same[name] == same[name].isel(year=0)).all()
     assert still[0] == still[1] == still[2] > 0
     retreat = areas(surge=False, lake=False)
     assert retreat[0] > retreat[1] > retreat[2]
@@ -124,8 +127,9 @@ def test_no_glacier_and_everything_glacier(tmp_path: Path, cover: float, share: 
 def test_debris_looks_like_rock_in_backscatter_and_less_coherent(medium: SimulatedRegion) -> None:
     surface = medium.truth()["surface"].values[0]
     grd, insar = (medium.year_series(name, 2020) for name in ("grd", "insar"))
-    mean = {one: (grd[:, surface == one].mean(), insar[:4, surface == one].mean()) for one in (Surface.ROCK, 6, 8)}
-    assert mean[Surface.ROCK][1] > mean[6][1] > mean[8][1]
+    kinds = (Surface.ROCK, Surface.DEBRIS_ICE, Surface.FIRN)
+    mean = {one: (grd[:, surface == one].mean(), insar[:4, surface == one].mean()) for one in kinds}
+    assert mean[Surface.ROCK][1] > mean[Surface.DEBRIS_ICE][1] > mean[Surface.FIRN][1]
     # wet firn is dark in summer and bright in winter (Nagler et al. 2015); rock hardly changes
     firn, rock = (grd[:, surface == one].mean(1) for one in (Surface.FIRN, Surface.ROCK))
     assert firn[1] - firn[7:10].min() > 5
@@ -153,7 +157,7 @@ def test_missing_scenes_are_nan_and_have_no_file(tmp_path: Path) -> None:
 
 
 def test_acquisitions_have_consistent_orbits() -> None:
-    made = simulate.region(size_km=1.0, years=(2019, 2020, 2021, 2025, 2026, 2027), features=("grd", "insar"))
+    made = simulate.region(size_km=1.0, years=(2019, 2020, 2021, 2022, 2025, 2026, 2027), features=("grd", "insar"))
     offsets = {"sentinel-1a": 73, "sentinel-1b": 27}
     for one in made.acquisitions("grd"):
         assert one.time.year == one.year
@@ -163,7 +167,20 @@ def test_acquisitions_have_consistent_orbits() -> None:
     assert {one.platform for one in made.acquisitions("grd")} == {"sentinel-1a", "sentinel-1b", "sentinel-1c"}
     pairs = made.acquisitions("insar")
     assert {one.baseline_days for one in pairs} == {12}
-    assert pairs[1].time - pairs[0].time == pd.Timedelta(days=24)
+    platforms = {year: [one.platform[-1] for one in pairs if one.year == year] for year in (2019, 2022, 2025, 2026)}
+    assert platforms == {2019: [*"ab"] * 7 + ["a"], 2022: ["a"] * 15, 2025: [*"ac"] * 7 + ["a"], 2026: ["a"] * 15}
+    assert pairs[2].time - pairs[0].time == pd.Timedelta(days=48)
+    assert round((pairs[1].time - pairs[0].time) / pd.Timedelta(days=1)) in (18, 30)
+
+
+def test_every_twelve_days_for_many_years() -> None:
+    made = simulate.region(size_km=1.0, years=range(2015, 2031), steps=30, repeat_days=12)
+    known = made.acquisitions("grd")
+    assert len(known) == 16 * 30
+    assert all(one.time.year == one.year for one in known)
+    spacing = np.diff([one.time.timestamp() for one in known if one.year == 2023]) / 86400
+    np.testing.assert_allclose(spacing, 12.0, atol=1e-3)
+    assert np.isfinite(made.scene("grd", 470, slice(0, 20), slice(0, 20))).all()
 
 
 def test_written_region_reads_back_exactly(tmp_path: Path) -> None:
@@ -229,6 +246,10 @@ def test_output_is_never_overwritten_nor_left_half_written(tmp_path: Path, monke
         ({"missing": 2.0}, InputError, "not a probability"),
         ({"steps": 0}, InputError, "do not fit in a year"),
         ({"steps": 31, "repeat_days": 12}, InputError, "give 1 to 30 steps"),
+        ({"polarisations": ("VV", "HV")}, InputError, "cannot be simulated"),
+        ({"sensor": Sensor(window=4)}, InputError, "odd number"),
+        ({"sensor": Sensor(incidence=70.0)}, InputError, "20 to 50 degrees"),
+        ({"sensor": Sensor(resolution=0.0)}, InputError, "resolution must be > 0"),
         ({"repeat_days": 6}, InputError, "multiple of 12"),
         ({"baseline_days": 13}, InputError, "multiple of 12"),
     ],
@@ -242,6 +263,8 @@ def test_bad_arguments(change: dict[str, Any], error: type[Exception], message: 
     ("call", "message"),
     [
         (lambda r: r.scene("grd", 6), "acquisition 6 does not exist"),
+        (lambda r: r.scene("grd", 0, polarisation="HV"), "has no polarisation 'HV'"),
+        (lambda r: r.areas(by="nothing"), "give 'glacier'"),
         (lambda r: r.scene("rtc", 0), "has no feature 'rtc'"),
         (lambda r: r.scene("grd", 0, slice(5, 5)), "is no block"),
     ],

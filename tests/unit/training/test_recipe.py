@@ -1,0 +1,104 @@
+"""A recipe from YAML to a bundle, at toy size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from icemap_xr.bootstrap import bootstrap_area
+from icemap_xr.calibrate import KnotCalibrator, calibrate
+from icemap_xr.errors import ConfigError
+from icemap_xr.models.bundle import ModelBundle
+from icemap_xr.models.registry import load_model
+from icemap_xr.predict import predict
+from icemap_xr.simulate import region
+from icemap_xr.training import recipe as recipes
+from icemap_xr.training.recipe import RESERVED_SEEDS, read_recipe, run_recipe
+
+PIPELINES = Path(__file__).resolve().parents[3] / "pipelines"
+
+TOY = {
+    "model": {"name": "toy", "note": "a toy", "filters": 2, "steps": 3, "window": 16, "scaling": {"grd": [-30, 0]}},
+    "train": {"epochs": 1, "restarts": [1], "batch_size": 2, "batches_per_epoch": 2, "augment": {"gamma": 0}},
+    "data": {
+        "train": [{"seeds": [1000], "size_km": 0.64, "landscapes": "varied"}],
+        "validation": [{"seeds": [1001], "size_km": 0.64}],
+        "calibration": [{"seeds": [1002], "size_km": 0.64}],
+        "test": [{"seeds": [1003], "years": [2020, 2021], "size_km": 0.64, "shift": 0.5}],
+    },
+    "block": "160m",
+}
+
+
+def write(path: Path, **change: object) -> Path:
+    path.write_text(yaml.safe_dump(TOY | change))
+    return path
+
+
+def test_a_recipe_makes_a_bundle_that_maps_calibrates_and_bounds(tmp_path: Path) -> None:
+    recipe = read_recipe(write(tmp_path / "toy.yaml"))
+    made = run_recipe(recipe, tmp_path / "out")
+    bundle = ModelBundle.load(tmp_path / "out" / "toy")
+    assert bundle == made
+    grd = bundle.inputs[0].features[0]
+    assert (grd.name, grd.minimum, grd.maximum) == ("grd", -30, 0)
+    assert bundle.training["recipe"]["data"]["test"][0]["seeds"] == [1003]
+    evaluation = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert list(evaluation["tiles"]) == ["sim-1003_2020", "sim-1003_2021"]
+    assert bundle.training["test"]["ece_calibrated"] == evaluation["calibrated"]["ece"]
+    assert bundle.calibration is not None
+    ds = region(size_km=0.64, years=(2020,), seed=5, steps=3).yearly()
+    maps = calibrate(predict(ds, load_model(tmp_path / "out" / "toy")), KnotCalibrator.from_json(bundle.calibration))
+    draws = bootstrap_area(maps, block="160m", kind="mapping", block_errors=bundle.block_errors, n=10)
+    assert np.isfinite(draws["draws"]).all()
+
+
+def test_block_errors_are_split_without_changing_their_mean() -> None:
+    rng = np.random.default_rng(0)
+    errors = {f"tile-{k}": tuple(rng.normal(0.01 * k, 0.1, 30).tolist()) for k in range(5)}
+
+    class Found:
+        block_errors = errors
+
+    split = recipes.split_errors(Found(), "640m")  # type: ignore[arg-type]
+    everything = np.concatenate([np.array(one) for one in errors.values()])
+    assert np.mean(split["errors"]) == pytest.approx(everything.mean(), abs=1e-6)
+    assert np.mean(split["year_effect"]) == pytest.approx(0, abs=1e-6)
+    rebuilt = np.array(split["errors"]).reshape(5, 30) + np.array(split["year_effect"])[:, None]
+    np.testing.assert_allclose(rebuilt.ravel(), everything, atol=2e-6)
+
+
+def test_the_committed_recipe_is_valid_and_keeps_the_users_seeds() -> None:
+    recipe = read_recipe(PIPELINES / "train_demo.yaml")
+    sets = [one for name in ("train", "validation", "calibration", "test") for one in getattr(recipe.data, name)]
+    assert not {seed for one in sets for seed in one.seeds} & set(RESERVED_SEEDS)
+    assert 4 * recipe.architecture.parameters < 1.5e6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": {**TOY["model"], "filtres": 8}}, "model.filtres"),
+        ({"train": {"augment": {"flop": 1}}}, "train.augment.flop"),
+        ({"train": {"epochs": 300}}, "epochs is 300"),
+        ({"data": {**TOY["data"], "test": [{"seeds": [42]}]}}, "seed 42 of test is kept for users"),
+        ({"data": {**TOY["data"], "test": [{"seeds": [1000]}]}}, "seed 1000 serves train and test"),
+        ({"block": None}, "block"),
+    ],
+)
+def test_bad_recipes_are_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(write(tmp_path / "bad.yaml", **change))
+
+
+@pytest.mark.parametrize("content", ["model: [", None])
+def test_what_is_no_yaml_is_refused(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "bad.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match="cannot be read as YAML"):
+        read_recipe(path)
