@@ -176,7 +176,7 @@ def read_config(path: StrPath) -> RunConfig:
     path = Path(path)
     try:
         content = yaml.safe_load(path.read_text())
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise ConfigError(f"{path} cannot be read ({type(error).__name__}): give the path of a YAML file") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None

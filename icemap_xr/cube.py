@@ -15,6 +15,7 @@ import xarray as xr
 import zarr
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
+from rasterio.enums import Resampling
 
 from icemap_xr import schema, store
 from icemap_xr.errors import InputError, SchemaError
@@ -93,6 +94,8 @@ def build_cube(
     """
     if loader not in LOADERS:
         raise InputError(f"loader={loader!r} is not allowed: choose {' or '.join(map(repr, LOADERS))}")
+    if resampling not in Resampling.__members__:
+        raise InputError(f"resampling={resampling!r} is not allowed: choose one of {', '.join(Resampling.__members__)}")
     if steps < 1 or chunk < 1:
         raise InputError(f"steps={steps}, chunk={chunk} are not allowed: give at least 1")
     asked: Mapping[str, Any] = items.extra_fields.get(PROVENANCE, {})
@@ -104,11 +107,12 @@ def build_cube(
     plan = {"grid": _grid_plan(grid), "index": index, "reading": reading, "scenes": _scenes_digest(series)}
     if store.check_writable(path, plan):
         return open_cube(path)
-    ds = xr.Dataset(coords=grid.coords(), attrs=_attrs(series, index, asked))
+    attrs = _attrs(series, index, asked)
+    ds = xr.Dataset(coords=grid.coords(), attrs=attrs)
     for name, scenes in series.items():
         ds = ds.merge(_native(name, scenes, grid, reading))
     store.write_groups({"": ds}, path, plan=plan, what="reading scenes")
-    facts = _add_index(store.partial_path(path), series, index)
+    facts = _add_index(store.partial_path(path), series, index, attrs)
     store.finish(path, plan=plan, facts={"valid_pixels": facts, "search": dict(asked)})
     return open_cube(path)
 
@@ -251,11 +255,12 @@ def _lazy_series(name: str, scenes: Sequence[Scene], grid: RegionGrid, reading: 
 
 
 def _add_index(
-    partial: Path, series: Mapping[str, Sequence[Scene]], index: Mapping[str, Any]
+    partial: Path, series: Mapping[str, Sequence[Scene]], index: Mapping[str, Any], attrs: Mapping[str, Any]
 ) -> dict[str, dict[str, int]]:
     """Count valid pixels per scene, index the years by the scenes that have any, and add both to the store."""
     facts: dict[str, dict[str, int]] = {}
-    ds = xr.Dataset(coords={schema.YEAR: np.array(index["years"], np.int32)})
+    # the store takes the attributes of what is written last
+    ds = xr.Dataset(coords={schema.YEAR: np.array(index["years"], np.int32)}, attrs=attrs)
     for name, scenes in series.items():
         one = schema.feature(name)
         valid = _count_valid(partial, name)

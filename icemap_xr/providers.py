@@ -122,4 +122,8 @@ def load_provider(name: str) -> Provider:
 
 
 def _read(path: Path) -> Provider:
-    return parse_provider(yaml.safe_load(path.read_text()), str(path))
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    return parse_provider(content, str(path))

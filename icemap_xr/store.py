@@ -311,7 +311,8 @@ def _encoding(var: xr.Variable) -> dict[str, Any]:
         out["chunks"] = inner if all(b % i == 0 for i, b in zip(inner, block, strict=True)) else block
         if out["chunks"] != block:
             out["shards"] = block
-        out["fill_value"] = var.attrs.get("_FillValue", var.encoding.get("fill_value", np.nan))
+        missing = np.nan if np.issubdtype(var.dtype, np.floating) else None
+        out["fill_value"] = var.attrs.get("_FillValue", var.encoding.get("fill_value", missing))
     return out
 
 

@@ -62,13 +62,7 @@ def cube_tiles(
         The cube lacks a feature, a year or a CRS, or has gaps.
     """
     names = tuple(feature.name for feature in features)
-    native = schema.is_native(cube)
-    if native:
-        absent = [one for one in names if one not in schema.validate_cube(cube, "cutting tiles")]
-        if absent:
-            raise InputError(f"the cube has no {', '.join(absent)}: it has {', '.join(map(str, cube.data_vars))}")
-    else:
-        schema.validate_yearly(cube, names, "cutting tiles")
+    native = _check(cube, names)
     cube = select_years(cube, years)
     grid = RegionGrid.from_dataset(cube)
     labels = [int(year) for year in cube[schema.YEAR].values]
@@ -87,6 +81,17 @@ def cube_tiles(
             inside = slice(0, shape[0]), slice(0, shape[1])
             tiles.append(Tile(f"{name}-{row}-{column}_{year}", tuple(features), series, index, share, inside))
     return tiles
+
+
+def _check(cube: xr.Dataset, names: tuple[str, ...]) -> bool:
+    """Return whether the cube is native rather than a model view, if it has the features."""
+    if not schema.is_native(cube):
+        schema.validate_yearly(cube, names, "cutting tiles")
+        return False
+    absent = [one for one in names if one not in schema.validate_cube(cube, "cutting tiles")]
+    if absent:
+        raise InputError(f"the cube has no {', '.join(absent)}: it has {', '.join(map(str, cube.data_vars))}")
+    return True
 
 
 @dataclass(frozen=True, eq=False)

@@ -190,41 +190,57 @@ def evaluate(
     OutputExistsError
         The file for the probabilities exists.
     """
-    scores: dict[str, Scores] = {}
-    errors: dict[str, tuple[float, ...]] = {}
-    raw, adjusted = np.zeros((3, bins)), np.zeros((3, bins))
+    tally = _Tally(predictor, bins, block_px, calibrator)
     with ExitStack() as stack:
         file = None if probabilities is None else stack.enter_context(_new_file(probabilities))
         for tile in tiles:
-            if tile.name in scores:
+            if tile.name in tally.scores:
                 raise InputError(f"two tiles are named {tile.name!r}: give each its own name")
             found, labels = predict_tile(predictor, tile, overlap=overlap, batch_size=batch_size)
             if file is not None:
                 file.create_dataset(f"{tile.name}/probs", data=np.moveaxis(found, 0, -1))
-            glacier = predictor.spec.glacier_index
-            scores[tile.name] = score(found, labels, glacier, tile.name)
-            probability, reference = glacier_pair(found, labels, glacier)
-            raw += bin_sums(probability, reference, bins)
-            if calibrator is not None:
-                probability = calibrator(probability)
-                adjusted += bin_sums(probability, reference, bins)
-            if block_px is not None:
-                errors[tile.name] = block_errors(probability, reference, block_px)
+            tally.add(tile.name, found, labels)
             if on_tile is not None:
-                on_tile(tile.name, scores[tile.name])
-    if not scores:
-        raise InputError("there is no tile to evaluate on: give at least one")
-    return Evaluation(
-        predictor.spec.name,
-        predictor.spec.digest,
-        overlap,
-        scores,
-        sum(scores.values(), Scores()),
-        Reliability.of(raw),
-        None if calibrator is None else Reliability.of(adjusted),
-        block_px,
-        errors,
-    )
+                on_tile(tile.name, tally.scores[tile.name])
+    return tally.result(overlap)
+
+
+class _Tally:
+    """Sums over the tiles seen so far."""
+
+    def __init__(self, predictor: Predictor, bins: int, block_px: int | None, calibrator: Calibrator | None) -> None:
+        self.spec, self.block_px, self.calibrator = predictor.spec, block_px, calibrator
+        self.scores: dict[str, Scores] = {}
+        self.errors: dict[str, tuple[float, ...]] = {}
+        self.raw, self.calibrated = np.zeros((3, bins)), np.zeros((3, bins))
+
+    def add(self, name: str, found: Float32Array, labels: Float32Array) -> None:
+        """Add a tile."""
+        glacier, bins = self.spec.glacier_index, self.raw.shape[1]
+        self.scores[name] = score(found, labels, glacier, name)
+        probability, reference = glacier_pair(found, labels, glacier)
+        self.raw += bin_sums(probability, reference, bins)
+        if self.calibrator is not None:
+            probability = self.calibrator(probability)
+            self.calibrated += bin_sums(probability, reference, bins)
+        if self.block_px is not None:
+            self.errors[name] = block_errors(probability, reference, self.block_px)
+
+    def result(self, overlap: float) -> Evaluation:
+        """Return what all tiles together say."""
+        if not self.scores:
+            raise InputError("there is no tile to evaluate on: give at least one")
+        return Evaluation(
+            self.spec.name,
+            self.spec.digest,
+            overlap,
+            self.scores,
+            sum(self.scores.values(), Scores()),
+            Reliability.of(self.raw),
+            None if self.calibrator is None else Reliability.of(self.calibrated),
+            self.block_px,
+            self.errors,
+        )
 
 
 def predict_tile(

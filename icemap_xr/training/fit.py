@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from icemap_xr.training.schedule import learning_rate
 from icemap_xr.training.state import EpochRow, Progress
 from icemap_xr.training.tiles import Tile
 from icemap_xr.types import FeatureSpec, StrPath
+
+if TYPE_CHECKING:
+    from icemap_xr.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +207,6 @@ def fit(
         train_tiles, options.features, architecture.window, options.augment, options.overhang, options.seed
     )
     windows = ValidationWindows(validation_tiles, options.features, architecture.window)
-    batches = options.batches_per_epoch or max(1, count_windows(train_tiles, architecture.window) // options.batch_size)
 
     from icemap_xr.training.trainer import Trainer
 
@@ -216,11 +218,27 @@ def fit(
     if saved is not None:
         trainer.restore(saved[0])
         log.info("%s: going on after epoch %d", path, len(done.rows))
+    done = _run(trainer, sampler, windows, options, done, path, on_epoch)
+    assert done.best is not None  # at least one epoch
+    return FitResult(path, done.rows, done.best, sum(row.seconds for row in done.rows))
+
+
+def _run(
+    trainer: Trainer,
+    sampler: TrainSampler,
+    windows: ValidationWindows,
+    options: TrainOptions,
+    done: Progress,
+    path: Path,
+    on_epoch: Callable[[EpochRow], None] | None,
+) -> Progress:
+    """Train the epochs that are left, and save after each."""
+    whole = count_windows(sampler.tiles, sampler.window) // options.batch_size
+    batches = options.batches_per_epoch or max(1, whole)
     with show_progress("training", (options.epochs - len(done.rows)) * batches) as advance:
         for epoch in range(len(done.rows), options.epochs):
             row = _epoch(trainer, sampler, windows, options, epoch, batches, advance)
-            best = done.best
-            if best is None or row.val_iou > best.val_iou:
+            if done.best is None or row.val_iou > done.best.val_iou:
                 state.save_best(path, trainer.tensors())
             done = Progress((*done.rows, row))
             state.save_state(path, trainer.variables(), done)
@@ -229,8 +247,7 @@ def fit(
             log.info("epoch %d: loss %.4f, val IoU %.4f", row.epoch, row.loss, row.val_iou)
             if on_epoch is not None:
                 on_epoch(row)
-    assert done.best is not None  # at least one epoch
-    return FitResult(path, done.rows, done.best, sum(row.seconds for row in done.rows))
+    return done
 
 
 def _options(options: TrainOptions) -> dict[str, Any]:
@@ -268,7 +285,7 @@ def _specs(tile: Tile, names: Sequence[str]) -> tuple[FeatureSpec, ...]:
 
 
 def _epoch(
-    trainer: Any,
+    trainer: Trainer,
     sampler: TrainSampler,
     windows: ValidationWindows,
     options: TrainOptions,
@@ -319,7 +336,7 @@ def _prepare(
     return batch, targets, labels
 
 
-def _validate(trainer: Any, windows: ValidationWindows, options: TrainOptions) -> tuple[float, float]:
+def _validate(trainer: Trainer, windows: ValidationWindows, options: TrainOptions) -> tuple[float, float]:
     places = windows.places()
     parts = [places[k : k + options.batch_size] for k in range(0, len(places), options.batch_size)]
     tasks: list[Callable[[], Batch]] = [partial(windows.batch, part) for part in parts]

@@ -22,6 +22,7 @@ from icemap_xr.models.bundle import ModelBundle
 from icemap_xr.models.icemapper import Architecture, Pooling
 from icemap_xr.models.registry import INPUT, load_model
 from icemap_xr.simulate.parameters import Landscape
+from icemap_xr.training.card import model_card
 from icemap_xr.training.evaluate import Evaluation, evaluate, glacier_pair, predict_tile
 from icemap_xr.training.fit import FitResult, TrainOptions, fit
 from icemap_xr.training.state import write_whole
@@ -30,6 +31,9 @@ from icemap_xr.types import FeatureSpec, InputSpec, Predictor, StrPath
 
 #: seeds of regions that users see in demonstrations, documentation and tests: no model may have learnt from them
 RESERVED_SEEDS = range(100)
+
+#: pixel size of simulated regions, m
+RESOLUTION = 10.0
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -68,6 +72,7 @@ class RegionSet:
                 years=self.years,
                 seed=seed,
                 steps=steps,
+                resolution=RESOLUTION,
                 features=features,
                 shift=self.shift,
                 landscape=varied_landscape(seed) if self.landscapes == "varied" else None,
@@ -140,6 +145,8 @@ class Recipe:
         Overlap of windows in the maps that are calibrated and judged.
     block
         Side of the blocks whose errors are kept, as text with a unit.
+    baselines
+        For the model card: IoU of other classifiers on the maps of the first test set.
     """
 
     __pydantic_config__ = _STRICT
@@ -150,6 +157,7 @@ class Recipe:
     train_window: int | None = None
     overlap: float = 0.5
     block: str = "640m"
+    baselines: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def features(self) -> tuple[FeatureSpec, ...]:
@@ -185,14 +193,15 @@ def read_recipe(path: StrPath) -> Recipe:
 
 
 def run_recipe(recipe: Recipe, folder: StrPath) -> ModelBundle:
-    """Train, calibrate, judge, and save a bundle; an interrupted training goes on where it was.
+    """Train, calibrate, judge, and save a bundle; an interrupted training goes on where it was, a finished one is kept.
 
     Parameters
     ----------
     recipe
         What to do.
     folder
-        Gets ``training`` (weights, log), ``evaluation.json`` and the bundle, a folder with the model's name.
+        Gets ``training`` (weights, log), ``evaluation.json``, ``MODEL_CARD.md`` and the bundle, a folder with the
+        model's name.
 
     Returns
     -------
@@ -202,21 +211,26 @@ def run_recipe(recipe: Recipe, folder: StrPath) -> ModelBundle:
     folder = Path(folder)
     network = replace(recipe.architecture, window=recipe.train_window or recipe.model.window)
     trained = fit(network, tiles(recipe, "train"), tiles(recipe, "validation"), recipe.train, folder / "training")
+    target = folder / recipe.model.name
+    if target.exists():
+        return ModelBundle.load(target)
     draft = folder / f".{recipe.model.name}.uncalibrated"
-    plain = _bundle(recipe)
-    predictor = load_model((plain if draft.exists() else plain.save(draft, trained.weights())).folder or draft)
+    if not draft.exists():
+        _bundle(recipe).save(draft, trained.weights())
+    predictor = load_model(draft)
     calibrator = calibrate(recipe, predictor)
-    resolution = simulate.region(seed=RESERVED_SEEDS.stop).grid.resolution
     found = evaluate(
         predictor,
         (tile for one in recipe.data.test for tile in set_tiles(recipe, one)),
         overlap=recipe.overlap,
-        block_px=round(parse_metres(recipe.block) / resolution),
+        block_px=round(parse_metres(recipe.block) / RESOLUTION),
         calibrator=calibrator,
     )
     write_whole(folder / "evaluation.json", json.dumps(found.to_json()).encode())
     bundle = _bundle(recipe, calibrator, found, trained)
-    return bundle.save(folder / recipe.model.name, trained.weights())
+    saved = bundle.save(target, trained.weights())
+    write_whole(folder / "MODEL_CARD.md", model_card(saved).encode())
+    return saved
 
 
 def tiles(recipe: Recipe, purpose: Literal["train", "validation"]) -> list[Tile]:

@@ -40,7 +40,7 @@ def test_no_tasks_say_nothing(caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.messages
 
 
-@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt("stop")])
 def test_a_failure_is_raised_as_it_is(error: BaseException) -> None:
     @task
     def fail() -> None:

@@ -44,9 +44,11 @@ def test_a_recipe_makes_a_bundle_that_maps_calibrates_and_bounds(tmp_path: Path)
     made = run_recipe(recipe, tmp_path / "out")
     bundle = ModelBundle.load(tmp_path / "out" / "toy")
     assert bundle == made
+    assert run_recipe(recipe, tmp_path / "out") == made, "what is finished is not done again"
     grd = bundle.inputs[0].features[0]
     assert (grd.name, grd.minimum, grd.maximum) == ("grd", -30, 0)
     assert bundle.training["recipe"]["data"]["test"][0]["seeds"] == [1003]
+    assert "# Model card: toy" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
     evaluation = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert list(evaluation["tiles"]) == ["sim-1003_2020", "sim-1003_2021"]
     assert bundle.training["test"]["ece_calibrated"] == evaluation["calibrated"]["ece"]

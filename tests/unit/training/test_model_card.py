@@ -1,0 +1,48 @@
+"""The demonstration model in the catalogs, and its card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from icemap_xr import simulate
+from icemap_xr.calibrate import KnotCalibrator
+from icemap_xr.models.bundle import ModelBundle
+from icemap_xr.models.registry import load_model
+from icemap_xr.training.card import model_card
+from icemap_xr.training.evaluate import evaluate
+from icemap_xr.training.recipe import RESERVED_SEEDS
+from icemap_xr.training.tiles import simulated_tiles
+
+ROOT = Path(__file__).resolve().parents[3]
+NAME = "demo_grdinsar"
+
+
+@pytest.fixture(scope="module")
+def bundle() -> ModelBundle:
+    return ModelBundle.load(ROOT / "catalogs" / "models" / NAME)
+
+
+def test_the_card_is_what_the_bundle_says(bundle: ModelBundle) -> None:
+    assert (ROOT / "docs" / "model_card_demo.md").read_text() == model_card(bundle)
+    assert "real glaciers need the published weights" in model_card(bundle)
+
+
+def test_the_bundle_is_small_and_knows_nothing_of_the_users_seeds(bundle: ModelBundle) -> None:
+    assert bundle.folder is not None
+    assert sum(file.stat().st_size for file in bundle.folder.iterdir()) < 1.6e6
+    sets = [one for sets in bundle.training["recipe"]["data"].values() for one in sets]
+    seeds = [seed for one in sets for seed in one["seeds"]]
+    assert not set(seeds) & set(RESERVED_SEEDS)
+    assert bundle.training["test"]["ece_calibrated"] < bundle.training["test"]["ece"]
+
+
+def test_the_model_maps_a_region_it_has_not_seen(bundle: ModelBundle) -> None:
+    model = load_model(NAME)
+    region = simulate.region(size_km=2.56, years=(2020,), seed=8)
+    assert bundle.calibration is not None
+    calibrator = KnotCalibrator.from_json(bundle.calibration)
+    found = evaluate(model, simulated_tiles(region, model.spec.features), calibrator=calibrator)
+    assert found.overall.iou is not None
+    assert found.overall.iou > 0.8
