@@ -312,12 +312,15 @@ def outlines(maps: Path, threshold: float, min_area_km2: float, output: Path) ->
     from icemap_xr.outlines import outlines as draw
 
     _new_file(output)
-    writers = {".parquet": "to_parquet", ".gpkg": "to_file"}
-    if output.suffix not in writers:
-        raise InputError(f"{output.name}: choose a name that ends in {' or '.join(writers)}")
+    if output.suffix not in (".parquet", ".gpkg"):
+        raise InputError(f"{output.name}: choose a name that ends in .parquet or .gpkg")
     frame = draw(_open_maps(maps), threshold=threshold, min_area_km2=min_area_km2)
     temporary = output.with_name(f".partial-{output.name}")
-    getattr(frame, writers[output.suffix])(temporary)
+    if output.suffix == ".parquet":
+        frame.to_parquet(temporary)
+    else:
+        # the file's temporary name would be no layer name
+        frame.to_file(temporary, layer="outlines")
     temporary.replace(output)
     _OUT.print(f"{len(frame)} outlines: {output}", highlight=False, soft_wrap=True)
 

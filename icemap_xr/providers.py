@@ -83,7 +83,7 @@ class Provider:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        return asdict(self)
+        return asdict(self) | {"sources": [asdict(source) for source in self.sources]}
 
 
 def parse_provider(content: Any, origin: str) -> Provider:

@@ -71,7 +71,9 @@ many = settings(
 
 @many
 @given(data=st.data(), shape=st.tuples(st.integers(1, 20), st.integers(1, 20)), window=st.sampled_from([4, 8, 13]))
-def test_any_chunking_of_any_shape_gives_the_same_bits(data: st.DataObject, shape: tuple[int, int], window: int) -> None:
+def test_any_chunking_of_any_shape_gives_the_same_bits(
+    data: st.DataObject, shape: tuple[int, int], window: int
+) -> None:
     model = FakePredictor(window, STEPS)
     ds = yearly_dataset(shape, seed=data.draw(st.integers(0, 3)))
     ds["grd"] = ds.grd.where(np.random.default_rng(1).random(ds.grd.shape) > 0.1)
@@ -87,7 +89,7 @@ def test_any_chunking_of_any_shape_gives_the_same_bits(data: st.DataObject, shap
         same(lazy.compute(scheduler="synchronous"), whole)
 
 
-@settings(many, max_examples=10)
+@settings(many, max_examples=6)
 @given(data=st.data(), window=st.sampled_from([8, 13]))
 def test_a_store_read_in_any_chunks_changed_or_not_gives_the_same_bits(
     store: Path, data: st.DataObject, window: int
@@ -104,7 +106,7 @@ def test_a_store_read_in_any_chunks_changed_or_not_gives_the_same_bits(
             same(form.icemap.predict(model, **chosen).compute(scheduler="synchronous"), whole)
 
 
-@settings(many, max_examples=25)
+@settings(many, max_examples=12)
 @given(data=st.data(), window=st.sampled_from([4, 8, 13]), share=st.sampled_from([0.0, 0.01, 0.3, 1.0]))
 def test_a_mask_gives_the_full_map_inside_and_nan_outside(
     store: Path, data: st.DataObject, window: int, share: float

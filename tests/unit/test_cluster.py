@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import builtins
 import os
+from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from icemap_xr import cluster as module
 from icemap_xr.cluster import ClusterOptions, cluster
 from icemap_xr.errors import InputError, MissingExtraError
 
@@ -51,7 +51,8 @@ def test_options_out_of_range(options: dict[str, Any], match: str) -> None:
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense://127.0.0.1:1"])
 def test_a_scheduler_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    monkeypatch.setattr(module, "_JOIN_SECONDS", 0.5)
+    # the package has a function of the module's name
+    monkeypatch.setattr(import_module("icemap_xr.cluster"), "_JOIN_SECONDS", 0.5)
     with pytest.raises(InputError, match=f"no scheduler answers at {address}.*check address"), cluster(address):
         pass
 

@@ -222,7 +222,7 @@ def test_items_that_make_no_series_are_refused_before_anything_is_written(
             build_cube(items, GRID, path, **(OPTIONS | options))
         assert "\n" not in str(caught.value)
         assert set(tmp_path.iterdir()) == before, options
-    with pytest.raises(InputError, match="no item holds a feature.*none.*opera-s1-rtc"):
+    with pytest.raises(InputError, match=r"no item holds a feature.*none.*opera-s1-rtc"):
         build_cube(pystac.ItemCollection([]), GRID, path)
 
 
@@ -247,7 +247,7 @@ def test_a_cube_opens_in_any_chunks(items: pystac.ItemCollection, tmp_path: Path
 def test_another_store_is_no_cube(tmp_path: Path) -> None:
     ds = xr.Dataset({"probability": (("year", "y", "x"), np.zeros((1, 4, 4)))}, coords=small_grid((4, 4)).coords())
     store.save(ds, tmp_path / "maps.zarr")
-    with pytest.raises(SchemaError, match="no feature.*probability"):
+    with pytest.raises(SchemaError, match=r"no feature.*probability"):
         open_cube(tmp_path / "maps.zarr")
     with pytest.raises(InputError, match="does not exist"):
         open_cube(tmp_path / "none.zarr")

@@ -24,9 +24,10 @@ UTM = "EPSG:32633"
 def test_a_grid_covers_all_of_its_box(bbox: tuple[float, float, float, float], resolution: float) -> None:
     west, south, east, north = bbox
     lon, lat = np.linspace(west, east, 1001), np.linspace(south, north, 1001)
-    edges = np.concatenate(
-        [np.stack([lon, 0 * lon + south]), np.stack([lon, 0 * lon + north])], axis=1
-    ), np.concatenate([np.stack([0 * lat + west, lat]), np.stack([0 * lat + east, lat])], axis=1)
+    edges = (
+        np.concatenate([np.stack([lon, 0 * lon + south]), np.stack([lon, 0 * lon + north])], axis=1),
+        np.concatenate([np.stack([0 * lat + west, lat]), np.stack([0 * lat + east, lat])], axis=1),
+    )
     x, y = Transformer.from_crs(4326, UTM, always_xy=True).transform(*np.concatenate(edges, axis=1))
     box = RegionGrid.from_bbox(bbox, UTM, resolution).geobox.boundingbox
     # a tenth of a pixel: the box's edges are followed by straight pieces
@@ -115,9 +116,9 @@ def test_a_dataset_that_left_its_region_is_refused() -> None:
 def test_a_dataset_without_regular_coordinates_is_refused() -> None:
     ds = yearly_dataset((4, 4))
     with pytest.raises(GridError, match="'x' is not regular"):
-        RegionGrid.from_dataset(ds.assign_coords(x=ds.x + [0, 0, 5, 0]))
+        RegionGrid.from_dataset(ds.assign_coords(x=ds.x + np.array([0, 0, 5, 0])))
     with pytest.raises(GridError, match="'y' is not regular"):
-        RegionGrid.from_dataset(ds.assign_coords(y=ds.y + [0, -1, 0, 0]))
+        RegionGrid.from_dataset(ds.assign_coords(y=ds.y + np.array([0, -1, 0, 0])))
     with pytest.raises(GridError, match="no regular"):
         RegionGrid.from_dataset(xr.Dataset({"a": ("z", [1.0])}))
 

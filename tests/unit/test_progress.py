@@ -12,7 +12,10 @@ from icemap_xr.progress import progress
 
 
 def test_a_log_file_gets_a_line_per_tenth_and_one_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "icemap_xr"), progress("reading", 1000, console=Console(file=io.StringIO())) as go:
+    with (
+        caplog.at_level(logging.INFO, "icemap_xr"),
+        progress("reading", 1000, console=Console(file=io.StringIO())) as go,
+    ):
         for _ in range(1000):
             go(1)
     assert len(caplog.messages) == 10

@@ -145,6 +145,6 @@ def test_rasters_come_over_http_and_messages_hold_no_credentials(tmp_path: Path)
         np.testing.assert_allclose(read_block(one, GRID.geobox), in_db(POWER), atol=1e-4)
         secret = address.replace("://", "://user:hunter2@")
         one.items[0]["assets"]["HH"]["href"] = f"{secret}/none.tif?token=hunter2"
-        with pytest.raises(ReadError, match="none.tif") as caught:
+        with pytest.raises(ReadError, match=r"none.tif") as caught:
             read_block(one, GRID.geobox)
     assert "hunter2" not in str(caught.value)

@@ -63,7 +63,7 @@ def test_checks_compute_nothing() -> None:
 
 
 def test_unknown_features_name_the_nearest() -> None:
-    with pytest.raises(SchemaError, match="'insr'.*grd, rtc, insar.*'insar'"):
+    with pytest.raises(SchemaError, match=r"'insr'.*grd, rtc, insar.*'insar'"):
         schema.feature("insr")
 
 
@@ -82,7 +82,7 @@ def test_maps() -> None:
     assert schema.validate_maps(ds, "area") is not None
     with pytest.raises(SchemaError, match=r"area got duplicate years \[2020, 2020\]"):
         schema.validate_maps(ds.assign_coords(year=[2020, 2020]), "area")
-    with pytest.raises(SchemaError, match="area needs the variable 'probability'.*'probabilty'"):
+    with pytest.raises(SchemaError, match=r"area needs the variable 'probability'.*'probabilty'"):
         schema.validate_maps(ds.rename(probability="probabilty"), "area")
     with pytest.raises(SchemaError, match="transpose"):
         schema.validate_maps(ds.transpose("y", "x", "year"), "area")

@@ -65,7 +65,7 @@ def test_a_store_killed_and_resumed_equals_an_undisturbed_one_byte_for_byte(tmp_
     with pytest.raises(Killed):
         write(path, dataset(fail_after=after))
     assert not path.exists()
-    with pytest.raises(IncompleteStoreError, match="not finished.*resumes"):
+    with pytest.raises(IncompleteStoreError, match=r"not finished.*resumes"):
         store.read_manifest(path)
     before = sum(f.is_file() for f in (store.partial_path(path) / "probability" / "c").rglob("*"))
     seen: list[Any] = []
@@ -207,7 +207,7 @@ def test_codes_hold_values_to_half_a_step_and_nodata_apart() -> None:
 
 @pytest.mark.parametrize("value", [164.0, -163.84, -163.838, 1e30, -1e30])
 def test_values_that_do_not_fit_are_refused(value: float) -> None:
-    with pytest.raises(InputError, match="does not fit.*units"):
+    with pytest.raises(InputError, match=r"does not fit.*units"):
         store.encode(np.array([1.0, value, np.nan]), 0.005, -32768)
     assert store.encode(np.array([-163.835, 163.835]), 0.005, -32768).tolist() == [-32767, 32767]
 

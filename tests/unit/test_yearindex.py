@@ -75,7 +75,9 @@ def test_a_year_without_a_scene_has_none() -> None:
 def test_tolerance_drops_exactly_the_scenes_that_are_too_far(numbers: set[int], steps: int, tolerance: int) -> None:
     times, targets = days(*numbers), year_targets(2020, steps)
     (free,) = index(times, steps=steps)
-    expected = [k if k >= 0 and abs(times[k] - t) / DAY <= tolerance else -1 for k, t in zip(free, targets, strict=True)]
+    expected = [
+        k if k >= 0 and abs(times[k] - t) / DAY <= tolerance else -1 for k, t in zip(free, targets, strict=True)
+    ]
     assert index(times, steps=steps, tolerance_days=tolerance) == [expected]
 
 
@@ -116,7 +118,7 @@ def test_gaps_are_refused_unless_asked_for() -> None:
     with pytest.raises(SchemaError, match=r"2020 has 2 of 6 rtc scenes.*gaps='nearest'"):
         fill_gaps(TABLE, "error", feature="rtc", years=[2020])
     for gaps in ("error", "nearest", "nodata"):
-        with pytest.raises(SchemaError, match="2020 has no rtc scene.*years="):
+        with pytest.raises(SchemaError, match=r"2020 has no rtc scene.*years="):
             fill_gaps(np.full((1, 3), -1, np.int32), gaps, feature="rtc", years=[2020])  # type: ignore[arg-type]
     with pytest.raises(InputError, match="gaps='some'"):
         fill_gaps(TABLE, "some", feature="rtc", years=[2020])  # type: ignore[arg-type]

@@ -53,8 +53,9 @@ def make(seed):
     return Tile(f"tile-{seed}", feature_specs(("grd", "insar")), series, index, labels, (slice(0, 40), slice(0, 48)))
 
 def train(folder, on_epoch=None, **change):
-    options = TrainOptions(epochs=3, restarts=(1, 3), batch_size=2, batches_per_epoch=3, learning_rate=2e-3,
-                           dropout=0.2, overhang=0.5, seed=5, **change)
+    values = dict(epochs=3, restarts=(1, 3), batch_size=2, batches_per_epoch=3, learning_rate=2e-3, dropout=0.2,
+                  frozen_epochs=1, overhang=0.5, seed=5)
+    options = TrainOptions(**{**values, **change})
     network = Architecture(steps=4, filters=8, window=16)
     return fit(network, [make(0), make(1)], [make(2)], options, folder, on_epoch=on_epoch)
 
@@ -134,7 +135,7 @@ def test_a_finished_training_is_not_repeated(script: ModuleType, finished: FitRe
 
 def test_the_distance_penalty_and_half_precision_train(tmp_path: Path) -> None:
     path = tmp_path / "train.py"
-    call = 'train(sys.argv[1], loss="distance_focal", precision="bfloat16")'
+    call = 'train(sys.argv[1], loss="distance_focal", precision="bfloat16", epochs=1, restarts=(1,), frozen_epochs=0)'
     path.write_text(SCRIPT.split("if __name__")[0] + call)
     environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0"}
     subprocess.run([sys.executable, path, tmp_path / "run"], env=environment, check=True)
