@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Loss = Literal["focal", "distance_focal"]
+Keep = Literal["val_iou", "val_loss"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,9 @@ class TrainOptions:
         Transforms of training windows.
     overhang
         See `TrainSampler`.
+    keep
+        Which weights are kept as the best: ``"val_iou"``, those with the highest mean IoU of validation windows, as
+        published; or ``"val_loss"``, those with the lowest loss on them, which is steadier with few windows.
     glacier
         Number of the class whose IoU is watched.
     precision
@@ -100,6 +104,7 @@ class TrainOptions:
     frozen_epochs: int = 0
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     overhang: float = 0.0
+    keep: Keep = "val_iou"
     glacier: int = 1
     precision: Precision = "float32"
     seed: int = 0
@@ -129,8 +134,9 @@ class TrainOptions:
             raise InputError(f"restarts are {self.restarts!r}: give increasing epochs from 1 on")
         if self.epochs > self.restarts[-1]:
             raise InputError(f"epochs is {self.epochs}, the last of restarts {self.restarts[-1]}: end it at the epochs")
-        if self.loss not in get_args(Loss):
-            raise InputError(f"loss is {self.loss!r}: allowed are {', '.join(get_args(Loss))}")
+        for name, allowed in (("loss", get_args(Loss)), ("keep", get_args(Keep))):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} is {getattr(self, name)!r}: allowed are {', '.join(allowed)}")
 
 
 @dataclass(frozen=True)
@@ -219,8 +225,7 @@ def fit(
         trainer.restore(saved[0])
         log.info("%s: going on after epoch %d", path, len(done.rows))
     done = _run(trainer, sampler, windows, options, done, path, on_epoch)
-    assert done.best is not None  # at least one epoch
-    return FitResult(path, done.rows, done.best, sum(row.seconds for row in done.rows))
+    return FitResult(path, done.rows, best_row(done.rows, options.keep), sum(row.seconds for row in done.rows))
 
 
 def _run(
@@ -238,9 +243,9 @@ def _run(
     with show_progress("training", (options.epochs - len(done.rows)) * batches) as advance:
         for epoch in range(len(done.rows), options.epochs):
             row = _epoch(trainer, sampler, windows, options, epoch, batches, advance)
-            if done.best is None or row.val_iou > done.best.val_iou:
-                state.save_best(path, trainer.tensors())
             done = Progress((*done.rows, row))
+            if best_row(done.rows, options.keep) is row:
+                state.save_best(path, trainer.tensors())
             state.save_state(path, trainer.variables(), done)
             if options.tensorboard:
                 trainer.tensorboard(path / "tensorboard", row)
@@ -248,6 +253,11 @@ def _run(
             if on_epoch is not None:
                 on_epoch(row)
     return done
+
+
+def best_row(rows: Sequence[EpochRow], keep: Keep) -> EpochRow:
+    """Return the best epoch, the first of equal ones."""
+    return max(rows, key=lambda row: row.val_iou) if keep == "val_iou" else min(rows, key=lambda row: row.val_loss)
 
 
 def _options(options: TrainOptions) -> dict[str, Any]:

@@ -41,11 +41,6 @@ class Progress:
 
     rows: tuple[EpochRow, ...] = ()
 
-    @property
-    def best(self) -> EpochRow | None:
-        """The epoch with the highest validation IoU, the first of equal ones; None before the first."""
-        return max(self.rows, key=lambda row: row.val_iou) if self.rows else None
-
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that after a crash the old one or the new one is there, never half of it."""

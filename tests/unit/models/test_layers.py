@@ -23,7 +23,8 @@ def test_dropout_drops_whole_channels_in_training_and_nothing_in_inference() -> 
     branch = first - np.asarray(dropping.projection(x))
     dropped = (branch == 0).all(axis=(1, 2, 3))
     partly = (branch == 0).mean(axis=(1, 2, 3))
-    assert dropped.any() and not dropped.all()
+    assert dropped.any()
+    assert not dropped.all()
     assert set(np.unique(partly)) <= {0.0, 1.0}, "dropout left a part of a channel"
 
 

@@ -20,7 +20,7 @@ from icemap_xr.models import icemapper
 from icemap_xr.models._backend import tf
 from icemap_xr.models.icemapper import Architecture
 from icemap_xr.training import state, trainer
-from icemap_xr.training.fit import FitResult, TrainOptions, fit, window_iou
+from icemap_xr.training.fit import FitResult, TrainOptions, best_row, fit, window_iou
 from icemap_xr.training.state import EpochRow, Progress
 from icemap_xr.training.tiles import Tile
 
@@ -197,6 +197,14 @@ def test_the_state_of_another_network_is_refused(tmp_path: Path) -> None:
     assert state.load_state(tmp_path / "nothing", []) is None
 
 
+def test_the_best_epoch_is_the_first_of_equal_ones() -> None:
+    rows = [EpochRow(k, 1.0, 0.0, loss, iou, 1e-3, 1.0) for k, (loss, iou) in enumerate([(3, 0.2), (1, 0.5), (1, 0.5)])]
+    rows.append(EpochRow(3, 1.0, 0.0, 2, 0.6, 1e-3, 1.0))
+    assert best_row(rows, "val_loss").epoch == 1
+    assert best_row(rows, "val_iou").epoch == 3
+    assert best_row(rows[:3], "val_iou").epoch == 1
+
+
 def test_window_iou_is_per_window_and_leaves_unknown_pixels_out() -> None:
     labels = np.zeros((3, 2, 2, 2), np.float32)
     labels[0, :, 0, 1] = labels[0, :, 1, 0] = 1  # left half glacier
@@ -216,6 +224,7 @@ def test_window_iou_is_per_window_and_leaves_unknown_pixels_out() -> None:
         ({"restarts": (10, 10), "epochs": 5}, "restarts are"),
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
         ({"loss": "dice"}, "loss is 'dice': allowed are focal, distance_focal"),
+        ({"keep": "val_f1"}, "keep is 'val_f1': allowed are val_iou, val_loss"),
         ({"learning_rate": 0.0}, "must be > 0"),
         ({"batches_per_epoch": 0}, "batches_per_epoch is 0"),
     ],

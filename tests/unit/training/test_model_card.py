@@ -40,7 +40,7 @@ def test_the_bundle_is_small_and_knows_nothing_of_the_users_seeds(bundle: ModelB
 
 def test_the_model_maps_a_region_it_has_not_seen(bundle: ModelBundle) -> None:
     model = load_model(NAME)
-    region = simulate.region(size_km=2.56, years=(2020,), seed=8)
+    region = simulate.region(size_km=4.0, years=(2020,), seed=1)
     assert bundle.calibration is not None
     calibrator = KnotCalibrator.from_json(bundle.calibration)
     found = evaluate(model, simulated_tiles(region, model.spec.features), calibrator=calibrator)

@@ -1,0 +1,80 @@
+"""`icemap demo`, small: the chain through a STAC API in processes, against known truth."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import geopandas as gpd
+import pytest
+
+import icemap_xr as ix
+
+ICEMAP = Path(sys.executable).parent / "icemap"
+
+
+def demo(output: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [str(ICEMAP), "demo", "--output", str(output), "--size", "2.56", "--years", "2021-2022", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=280)
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    output = tmp_path_factory.mktemp("demo") / "out"
+    done = demo(output)
+    assert done.returncode == 0, done.stderr
+    return output, done.stdout
+
+
+def test_summary_compares_areas_and_changes_with_the_truth(shown: tuple[Path, str]) -> None:
+    output, stdout = shown
+    summary = json.loads((output / "summary.json").read_text())
+    region = ix.simulate.region(size_km=2.56, years=(2021, 2022), seed=7)
+    truth = region.areas().set_index("year")["area_km2"]
+    assert [row["year"] for row in summary["years"]] == [2021, 2022]
+    for row in summary["years"]:
+        assert row["truth_km2"] == pytest.approx(truth.loc[row["year"]])
+        assert row["low_km2"] < row["high_km2"]
+        assert 0.3 < row["iou"] <= 1
+        assert str(row["year"]) in stdout
+    (change,) = summary["changes"]
+    assert change["truth_km2"] == pytest.approx(truth.loc[2022] - truth.loc[2021])
+    assert change["change_km2"] == pytest.approx(
+        summary["years"][1]["area_km2"] - summary["years"][0]["area_km2"], abs=1e-9
+    )
+    assert summary["interval_kind"] in stdout
+    assert "real glaciers need the published weights" in summary["model"]
+
+
+def test_the_printed_lines_open_the_results(shown: tuple[Path, str]) -> None:
+    output, stdout = shown
+    code = "\n".join(line.strip() for line in stdout.splitlines() if line.startswith("  "))
+    code += "\nprint(len(outlines), sorted(archive.children), cube.sizes['year'])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "'maps'" in out
+    assert "'outlines'" in out
+    assert out.strip().endswith("2")
+    assert len(gpd.read_parquet(output / "result" / "demo.parquet")) > 0
+
+
+def test_the_report_is_one_file_with_its_pictures(shown: tuple[Path, str]) -> None:
+    page = (shown[0] / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 4
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert "<script" not in page
+
+
+def test_a_second_call_finds_everything_done_and_another_seed_is_refused(shown: tuple[Path, str]) -> None:
+    output, _ = shown
+    before = json.loads((output / "summary.json").read_text())
+    again = demo(output)
+    assert again.returncode == 0, again.stderr
+    after = json.loads((output / "summary.json").read_text())
+    assert {k: v for k, v in after.items() if k != "seconds"} == {k: v for k, v in before.items() if k != "seconds"}
+    other = demo(output, "--seed", "8")
+    assert other.returncode == 1
+    assert other.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert "choose a new folder" in other.stderr
