@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pystac
 import pytest
 import rasterio
 import requests
@@ -82,16 +85,29 @@ def test_year_index_of_six_and_of_more_dates(opera: Path, opera_grid: ix.RegionG
     assert six.icemap.yearly()["rtc"].shape == (1, 6, 100, 100)
 
 
+def test_a_year_with_more_dates_than_steps_takes_each_at_most_once(
+    opera: Path, opera_grid: ix.RegionGrid, tmp_path: Path
+) -> None:
+    items = ix.search(opera, OPERA_REGION, [2022, 2023], year_start="10-05")
+    cube = ix.build_cube(items, opera_grid, tmp_path / "cube.zarr", steps=6)
+    times, starts = cube["rtc_time"].values, np.array(["2022-10-05", "2023-10-05", "2024-10-05"], "M8[ns]")
+    assert cube.attrs["year_start"] == "10-05"
+    for row, (start, end) in zip(cube["rtc_index"].values, pairwise(starts), strict=True):
+        inside = np.flatnonzero((times >= start) & (times < end))
+        assert len(inside) == 7
+        assert np.all(np.diff(row) > 0)
+        assert set(row) <= set(inside)
+
+
 def test_a_year_of_fifteen_dates_is_taken_whole(opera: Path, opera_grid: ix.RegionGrid, tmp_path: Path) -> None:
-    # from November 2022 to October 2023 and the rest of 2023: shift the year so that one holds all of 2022 and 2023
-    items = ix.search(opera, OPERA_REGION, [2021, 2022, 2023])
-    times = np.array([np.datetime64(item.datetime.replace(tzinfo=None), "ns") for item in items])
-    cube = ix.build_cube(items, opera_grid, tmp_path / "cube.zarr", steps=6, year_start="10-05", years=[2021, 2022])
-    inside = (times >= np.datetime64("2022-10-05")) & (times < np.datetime64("2023-10-05"))
-    assert inside.sum() == 7
-    chosen = cube["rtc_index"].values[1]
-    assert len(set(chosen)) == 6
-    assert set(chosen) <= set(np.flatnonzero(inside))
+    # no calendar year of the series has fifteen: take the real rasters as scenes of other days
+    items = ix.search(opera, OPERA_REGION, OPERA_YEARS)
+    for number, item in enumerate(items):
+        item.datetime = datetime(2021, 1, 5, 2, tzinfo=UTC) + timedelta(days=12 * number)
+        del item.properties["sat:absolute_orbit"]
+    fifteen = pystac.ItemCollection(list(items)[:15], extra_fields=items.extra_fields)
+    cube = ix.build_cube(fifteen, opera_grid, tmp_path / "cube.zarr", years=[2021])
+    assert cube["rtc_index"].values.tolist() == [list(range(15))]
 
 
 def test_zero_power_over_the_sea_is_an_observation(data: Path, tmp_path: Path) -> None:
