@@ -208,7 +208,11 @@ def _api_search(
 
 
 def _walk(href: str) -> list[pystac.Item]:
+    """Return all items of a static catalogue, a collection, a saved search or a single item."""
     try:
+        content = pystac.StacIO.default().read_json(href)
+        if content.get("type") == "FeatureCollection":
+            return list(pystac.ItemCollection.from_dict(content))
         found = pystac.read_file(href)
         if isinstance(found, pystac.Catalog):
             return list(found.get_items(recursive=True))

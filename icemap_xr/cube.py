@@ -24,6 +24,7 @@ from icemap_xr.providers import PROVENANCE, Source, load_provider
 from icemap_xr.reading import LOADERS, BlockRead, Loader
 from icemap_xr.scenes import Scene, scenes_from_items
 from icemap_xr.types import StrPath
+from icemap_xr.urls import scrub
 from icemap_xr.yearindex import year_bounds, year_index
 
 
@@ -293,7 +294,14 @@ def _grid_plan(grid: RegionGrid) -> dict[str, Any]:
 
 
 def _scenes_digest(series: Mapping[str, Sequence[Scene]]) -> str:
-    content = {name: [(s.item_ids, s.asset, s.values, s.items) for s in scenes] for name, scenes in series.items()}
+    """Return the sha256 of what is read; a signature in an address is no part of it, for the next run has another."""
+    content = {
+        name: [
+            (s.item_ids, s.asset, s.values, s.time, [scrub(i["assets"][s.asset]["href"]) for i in s.items])
+            for s in scenes
+        ]
+        for name, scenes in series.items()
+    }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 

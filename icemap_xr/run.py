@@ -27,19 +27,23 @@ from icemap_xr.catalog import search
 from icemap_xr.cluster import cluster
 from icemap_xr.config import RunConfig
 from icemap_xr.cube import build_cube
-from icemap_xr.errors import OutputExistsError
+from icemap_xr.errors import EmptySearchError, OutputExistsError
 from icemap_xr.grid import RegionGrid
+from icemap_xr.lineage import scrub
 from icemap_xr.models import load_model
 from icemap_xr.outlines import outlines
 from icemap_xr.plot import overview_figure, save_figure
 from icemap_xr.predict import predict
 from icemap_xr.providers import PROVENANCE
 from icemap_xr.types import Calibrator, Predictor, StrPath
+from icemap_xr.urls import scrub as scrub_text
 from icemap_xr.vectors import lonlat_bounds
 
 logger = logging.getLogger("icemap_xr")
 
 _STATE = "icemap_run.json"
+#: whether the addresses in `items.json` had credentials, which are left out there
+_SCRUBBED = "icemap:scrubbed"
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,7 @@ def claim_folder(output: StrPath, digest: str, content: dict[str, Any]) -> Path:
             raise OutputExistsError(f"{folder} holds a run of another configuration: choose a new folder")
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(state, json.dumps({"digest": digest, "config": content}, indent=1))
+    write_text(state, json.dumps({"digest": digest, "config": scrub(content)}, indent=1))
     return folder
 
 
@@ -177,22 +181,46 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _items(config: RunConfig, path: Path) -> pystac.ItemCollection:
-    """Search once; a resumed run goes on with the scenes it began with."""
-    if not path.exists():
-        found = search(
-            config.search.provider,
-            config.region,
-            config.years,
-            features=config.search.features,
-            orbit_state=config.search.orbit_state,
-            relative_orbit=config.search.relative_orbit,
-            platforms=config.search.platforms,
-            year_start=config.year_start,
-            profile=config.search.profile,
+    """Search once; a resumed run goes on with the scenes it began with.
+
+    The record holds no credentials. Where an address had some, a resumed run searches again and keeps the same scenes.
+    """
+    recorded = pystac.ItemCollection.from_file(str(path)) if path.exists() else None
+    if recorded is not None and not recorded.extra_fields[_SCRUBBED]:
+        return recorded
+    found = search(
+        config.search.provider,
+        config.region,
+        config.years,
+        features=config.search.features,
+        orbit_state=config.search.orbit_state,
+        relative_orbit=config.search.relative_orbit,
+        platforms=config.search.platforms,
+        year_start=config.year_start,
+        profile=config.search.profile,
+    )
+    if recorded is not None:
+        return _same_items(found, recorded)
+    clean = found.clone()
+    for asset in (asset for item in clean for asset in item.assets.values()):
+        asset.href = scrub_text(asset.href)
+    had_secrets = clean.to_dict() != found.to_dict()
+    clean.extra_fields[_SCRUBBED] = had_secrets
+    write_text(path, json.dumps(clean.to_dict(), indent=1))
+    logger.info("found %d items", len(found))
+    return found
+
+
+def _same_items(found: pystac.ItemCollection, recorded: pystac.ItemCollection) -> pystac.ItemCollection:
+    """Return the found items that the run began with."""
+    by_id = {item.id: item for item in found}
+    lost = [item.id for item in recorded if item.id not in by_id]
+    if lost:
+        raise EmptySearchError(
+            f"{len(lost)} scenes of the interrupted run are no longer found, the first is {lost[0]!r}: "
+            "start again in a new folder"
         )
-        write_text(path, json.dumps(found.to_dict(), indent=1))
-        logger.info("found %d items", len(found))
-    return pystac.ItemCollection.from_file(str(path))
+    return pystac.ItemCollection([by_id[item.id] for item in recorded], extra_fields=recorded.extra_fields)
 
 
 def _calibrated(maps: xr.Dataset, config: RunConfig, model: Predictor) -> tuple[xr.Dataset, Calibrator | None]:

@@ -17,7 +17,7 @@ import xarray as xr
 import yaml
 
 import icemap_xr as ix
-from icemap_xr.loopback import serve_catalog
+from icemap_xr.loopback import serve_catalog, serve_files
 from icemap_xr.stac_items import items_from_files
 from icemap_xr.store import partial_path
 
@@ -133,3 +133,24 @@ def test_missing_raster_is_a_one_line_error_and_the_run_resumes(golden: Path, op
         lost.write_bytes(content)
         done = icemap("run", config, "--output", out)
         assert done.returncode == 0, done.stderr
+
+
+def test_credentials_in_addresses_are_used_and_recorded_nowhere(golden: Path, opera: Path, tmp_path: Path) -> None:
+    items = items_from_files(opera)
+    with serve_files(opera) as address:
+        for item in items:
+            for asset in item.assets.values():
+                asset.href = f"{address}/{Path(asset.href).name}?sig=PLANTED-SECRET".replace(
+                    "//", "//user:PLANTED-PASSWORD@", 1
+                )
+        catalogue = tmp_path / "items.json"
+        catalogue.write_text(json.dumps(items.to_dict()))
+        config = opera_config(golden, str(catalogue), tmp_path, years=[2021])
+        out = tmp_path / "out"
+        done = [icemap("-v", "run", config, "--output", out) for _ in range(2)]
+    for one in done:
+        assert one.returncode == 0, one.stderr
+        assert "PLANTED" not in one.stdout + one.stderr
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert len(files) > 20
+    assert [path for path in files if b"PLANTED" in path.read_bytes()] == []
