@@ -24,7 +24,10 @@ def model_card(bundle: ModelBundle) -> str:
     training, test = bundle.training, bundle.training["test"]
     recipe, architecture = training["recipe"], bundle.architecture
     maps = {purpose: _count(sets) for purpose, sets in recipe["data"].items()}
-    features = ", ".join(f"{f.name} ({f.minimum:g} to {f.maximum:g} {f.units})" for f in bundle.inputs[0].features)
+    features = ", ".join(
+        f"{f.name} ({f.minimum:g} to {f.maximum:g}{'' if f.units == '1' else ' ' + f.units})"
+        for f in bundle.inputs[0].features
+    )
     parts = [
         f"# Model card: {bundle.name}",
         f"**{bundle.note[:1].upper()}{bundle.note[1:]}.** It has never seen a real scene. Use it to try the toolkit, "
@@ -73,12 +76,9 @@ def _table(bundle: ModelBundle) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     table = "\n".join(lines)
     if recipe["baselines"]:
+        mean = sum(others) / len(others)
         table += (
-            "\n\nThe other classifiers: `python benchmarks/difficulty.py`, which trains them on regions of its own."
+            f"\n\nOn {len(others)} more maps, of other seeds, years and landscapes, the IoU is {min(others):.3f} to "
         )
-    if others:
-        table += (
-            f"\n\nOn {len(others)} more maps, of varied landscapes, the IoU is {min(others):.3f} to {max(others):.3f}, "
-            f"mean {sum(others) / len(others):.3f}."
-        )
+        table += f"{max(others):.3f}, mean {mean:.3f}."
     return table

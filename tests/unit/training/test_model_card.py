@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from icemap_xr.models.bundle import ModelBundle
 from icemap_xr.models.registry import load_model
 from icemap_xr.training.card import model_card
 from icemap_xr.training.evaluate import evaluate
-from icemap_xr.training.recipe import RESERVED_SEEDS
+from icemap_xr.training.recipe import RESERVED_SEEDS, read_recipe
 from icemap_xr.training.tiles import simulated_tiles
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -27,6 +29,11 @@ def bundle() -> ModelBundle:
 def test_the_card_is_what_the_bundle_says(bundle: ModelBundle) -> None:
     assert (ROOT / "docs" / "model_card_demo.md").read_text() == model_card(bundle)
     assert "real glaciers need the published weights" in model_card(bundle)
+
+
+def test_the_bundle_is_of_the_committed_recipe(bundle: ModelBundle) -> None:
+    recipe = read_recipe(ROOT / "pipelines" / "train_demo.yaml")
+    assert bundle.training["recipe"] == json.loads(json.dumps(asdict(recipe)))
 
 
 def test_the_bundle_is_small_and_knows_nothing_of_the_users_seeds(bundle: ModelBundle) -> None:
