@@ -52,6 +52,10 @@ def model_card(bundle: ModelBundle) -> str:
         f"* Error of the calibrated glacier area in a {recipe['block']} block: mean {test['block_error_mean']:+.4f}, "
         f"standard deviation {test['block_error_std']:.4f} of the block's area ({test['blocks']} blocks).",
         "## Limits",
+        "How long to train and which weights to keep was decided after a look at earlier figures of some of these "
+        "regions, so the figures flatter a little. The weights come from one training in three stages; the recipe as "
+        "it stands asks for the same epochs but was not run from the start. Regions with little ice, and maps "
+        "narrower than 4 km, come out worse.",
         "Simulated speckle, seasons and terrain are simpler than real ones; there is no other satellite, polarisation, "
         "orbit or climate. Where its maps are wrong on simulated regions says little about where they would be on real "
         "ground.",
