@@ -10,7 +10,7 @@ help:
 	@echo "make demo       simulate a region and map it (results in $(DEMO)/)"
 	@echo "make test       lint, type-check and run all tests"
 	@echo "make lint       ruff and mypy only"
-	@echo "make benchmark  difficulty of the simulator and speed ratios"
+	@echo "make benchmark  difficulty and realism of the simulator"
 	@echo "make lock       resolve the lock file and environment.yml anew"
 	@echo "make clean      remove the environment and the demonstration's results"
 
@@ -36,6 +36,7 @@ lint: $(VENV)/.installed
 
 benchmark: $(VENV)/.installed
 	$(BIN)/python benchmarks/difficulty.py
+	$(BIN)/python benchmarks/realism.py
 
 lock:
 	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet "uv>=0.9"; }

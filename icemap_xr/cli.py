@@ -32,6 +32,8 @@ def main() -> None:
         _fail(str(error), 1)
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
+    except OSError as error:
+        _fail(f"{error.strerror or error}: {error.filename or 'check paths, space and permissions'}", 1)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted: nothing unfinished has a final name; the same command resumes", 130)
 
@@ -117,9 +119,10 @@ def run(config: Path, output: Path) -> None:
 
 def _area_table(summary: dict[str, Any]) -> Table:
     kind = summary["interval_kind"]
-    table = Table("year", "area km2", f"low ({kind})", f"high ({kind})", title="Glacier area")
+    table = Table("year", "area km2", f"low ({kind})", f"high ({kind})", "not observed km2", title="Glacier area")
     for row in summary["years"]:
-        table.add_row(str(row["year"]), *(f"{row[key]:.3f}" for key in ("area_km2", "low_km2", "high_km2")))
+        cells = (f"{row[key]:.3f}" for key in ("area_km2", "low_km2", "high_km2", "unobserved_km2"))
+        table.add_row(str(row["year"]), *cells)
     return table
 
 
@@ -145,6 +148,8 @@ def search(
     """Find scenes of PROVIDER: a profile, a STAC address, a catalog.json or a folder."""
     from icemap_xr.catalog import search as find
 
+    if output:
+        _new_file(output)
     items = find(
         provider,
         region,
@@ -167,9 +172,10 @@ def search(
         table.add_row(*labels, str(count))
     _OUT.print(table)
     if output:
-        _new_file(output)
         from icemap_xr.run import write_text
 
+        for item in items:
+            item.clear_links()
         write_text(output, json.dumps(items.to_dict(), indent=1))
 
 
@@ -178,11 +184,13 @@ def search(
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="New folder for the catalogue.")
 def stac_from_files(folder: Path, output: Path) -> None:
     """Turn a FOLDER of OPERA RTC or coherence rasters into a static STAC catalogue."""
+    from icemap_xr.folders import appearing
     from icemap_xr.stac_items import items_from_files, write_catalog
 
     items = items_from_files(folder)
-    path = write_catalog(items, output, title=f"Rasters of {folder.name}")
-    _OUT.print(f"{len(list(items))} items: {path}", highlight=False, soft_wrap=True)
+    with appearing(output) as draft:
+        write_catalog(items, draft, title=f"Rasters of {folder.name}")
+    _OUT.print(f"{len(list(items))} items: {output / 'catalog.json'}", highlight=False, soft_wrap=True)
 
 
 @cli.command()
@@ -211,10 +219,14 @@ def cube(
     from icemap_xr.grid import RegionGrid
     from icemap_xr.vectors import lonlat_bounds
 
-    if not items.exists():
-        raise InputError(f"{items} does not exist: write it with icemap search --output")
+    try:
+        found = pystac.ItemCollection.from_file(str(items))
+    except (OSError, ValueError, pystac.errors.STACError) as error:
+        raise InputError(
+            f"{items} cannot be read as items ({type(error).__name__}): write it with icemap search --output"
+        ) from None
     ds = build_cube(
-        pystac.ItemCollection.from_file(str(items)),
+        found,
         RegionGrid.from_bbox(lonlat_bounds(region), crs, resolution),
         output,
         steps=steps,

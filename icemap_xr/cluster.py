@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -102,8 +103,25 @@ def cluster(
         return
     # spawn is what TensorFlow survives; nannies read it from the configuration
     spawn = dask.config.set({"distributed.worker.multiprocessing-method": "spawn"})
-    with spawn, _start(options) as started, Client(started) as client:
+    with spawn, _start_shielded(options) as started, Client(started) as client:
         yield client
+
+
+def _start_shielded(options: ClusterOptions) -> LocalCluster:
+    """Start workers that Ctrl-C in the terminal does not reach: stopping them is this process's affair.
+
+    Processes inherit the mask of the thread that starts them; a Ctrl-C meanwhile arrives here afterwards.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return _start(options)
+    except RuntimeError as error:
+        raise InputError(
+            f"worker processes could not start ({error}): a script must start its cluster below "
+            "if __name__ == '__main__':"
+        ) from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _join(address: str) -> Client:

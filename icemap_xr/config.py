@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -13,13 +14,16 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from icemap_xr.cluster import ClusterOptions
-from icemap_xr.errors import ConfigError, did_you_mean
+from icemap_xr.errors import ConfigError, InputError, did_you_mean
 from icemap_xr.kernels.windows import Blend
 from icemap_xr.reading import Loader
 from icemap_xr.types import Method, StrPath
 from icemap_xr.yearindex import Gaps
 
 _STRICT = ConfigDict(extra="forbid")
+_NAME = re.compile(r"\w[\w.-]{0,99}")
+#: names of files that every run writes
+_TAKEN = ("areas", "cube", "icemap_run", "items", "overview", "probability", "summary")
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,14 @@ class RunConfig:
     area: AreaSection = field(default_factory=AreaSection)
     outlines: OutlinesSection = field(default_factory=OutlinesSection)
     cluster: ClusterOptions = field(default_factory=ClusterOptions)
+
+    def __post_init__(self) -> None:
+        """Refuse a name that the archive cannot have."""
+        if not _NAME.fullmatch(self.name) or self.name in _TAKEN:
+            raise InputError(
+                f"name {self.name!r} is not allowed: use letters, digits, '_', '-' and '.', and none of "
+                f"{', '.join(_TAKEN)}, which the run's own files have"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""

@@ -24,6 +24,7 @@
     IcemapWarning (UserWarning)
     ├── CroppedCubeWarning              the cube is a piece of its region
     ├── ModelMismatchWarning            polarisation or radiometry are not the model's
+    ├── UnequalGroundWarning            years are compared that saw different ground
     └── UncalibratedWarning             uncalibrated probabilities are summed to an area
 
 Each message is one line: the value, what is allowed, and what to do.
@@ -126,6 +127,10 @@ class CroppedCubeWarning(IcemapWarning):
 
 class ModelMismatchWarning(IcemapWarning):
     """The cube's polarisation or radiometry is not what the model was trained on."""
+
+
+class UnequalGroundWarning(IcemapWarning):
+    """Years are compared of which not the same ground was observed."""
 
 
 class UncalibratedWarning(IcemapWarning):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import pyproj
 import xarray as xr
 from affine import Affine
 from odc.geo import CRS
@@ -20,6 +22,10 @@ from icemap_xr.errors import GridError
 
 #: parts into which the edges of a box are cut before they are projected
 _EDGE_PARTS = 64
+
+
+#: largest difference between areas on the map and on the ground
+_AREA_SCALE = 0.1
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class RegionGrid:
             raise GridError("the grid has no CRS: give one, for example 'EPSG:32633'")
         if self.geobox.crs.geographic:
             raise GridError(f"{self.geobox.crs} is geographic: use a projected CRS in metres, for example UTM")
+        _check_metres(str(self.geobox.crs), _coarse_centre(self.geobox))
         if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
             raise GridError(f"the grid {tuple(transform)[:6]} is not north-up: reproject to a north-up grid first")
         if not math.isclose(transform.a, -transform.e, rel_tol=1e-6):
@@ -203,6 +210,28 @@ def _crs(name: str) -> CRS:
         return CRS(name)
     except CRSError:
         raise GridError(f"CRS {name!r} is not known: give a code such as 'EPSG:32633'") from None
+
+
+def _coarse_centre(geobox: GeoBox) -> tuple[float, float]:
+    """Return the centre rounded to 100 km: area scales hardly change within, and few are looked up."""
+    x, y = geobox.transform @ (geobox.shape[1] / 2, geobox.shape[0] / 2)
+    return round(x, -5), round(y, -5)
+
+
+@lru_cache(maxsize=256)
+def _check_metres(crs: str, centre: tuple[float, float]) -> None:
+    """Raise `GridError` where pixels of the CRS are not metres on the ground, so that areas would be wrong."""
+    projected = pyproj.CRS(crs)
+    units = {axis.unit_name for axis in projected.axis_info[:2]}
+    if not units <= {"metre", "meter"}:
+        raise GridError(f"{projected.name} is in {' and '.join(sorted(units))}: use a CRS in metres, such as UTM")
+    lon, lat = pyproj.Transformer.from_crs(projected, projected.geodetic_crs, always_xy=True).transform(*centre)
+    scale = float(pyproj.Proj(projected).get_factors(lon, lat).areal_scale) if math.isfinite(lon + lat) else math.nan
+    if abs(scale - 1) > _AREA_SCALE:
+        raise GridError(
+            f"areas in {projected.name} are {scale:.2f} times those on the ground here: use a CRS that keeps areas "
+            "within 10 %, such as the UTM zone"
+        )
 
 
 def parse_metres(length: str | float) -> float:

@@ -27,7 +27,7 @@ from icemap_xr.types import FloatArray, StrPath
 _MAX_PIXELS = 1500
 # Okabe and Ito's colours, which the colour-blind tell apart
 _ORANGE, _VERMILION, _BLUE, _GREEN = "#E69F00", "#D55E00", "#0072B2", "#009E73"
-_UNOBSERVED = "#BBBBBB"
+_UNOBSERVED = "#E3B7CF"
 
 
 def plot(
@@ -75,7 +75,7 @@ def plot(
     ax = _new_axes(grid) if ax is None else ax
     if background is None:
         image = ax.imshow(_thin(array.sel(year=chosen)), cmap="cividis", vmin=0, vmax=1, **placing(grid))
-        label, line = "glacier probability (grey: not observed)", _VERMILION
+        label, line = "glacier probability (pink: not observed)", _VERMILION
     else:
         values = _thin(background)
         low, high = np.nanpercentile(values, [2, 98]) if np.isfinite(values).any() else (0.0, 1.0)
@@ -128,6 +128,8 @@ def overview_figure(
     plot(ds, year=chosen, ax=axes[0, 1]).set_title(f"Glacier probability {chosen}")
     plot(ds, year=chosen, background=backscatter, outlines=outlines, ax=axes[1, 0]).set_title(f"Outlines {chosen}")
     _draw_areas(axes[1, 1], areas, truth)
+    if "model" in ds.attrs:
+        figure.suptitle(f"weights: {ds.attrs['model']}, {ds.attrs.get('model_note', '')}".rstrip(", "), fontsize=9)
     return figure
 
 
@@ -237,7 +239,16 @@ def _draw_areas(ax: Axes, areas: xr.Dataset, truth: xr.DataArray | None) -> None
         bounds = areas["interval"].transpose("year", "bound").values
         # a bound may lie on the estimate's other side by rounding, and a bar must not be negative
         spread = np.clip(np.abs(bounds[:, [0, -1]].T - area), 0, None)
-        ax.errorbar(years, area, yerr=spread, fmt="o", color=_BLUE, capsize=5, label="mapped, with interval")
+        kind = f"{areas.attrs.get('interval_kind', '')} interval".strip()
+        ax.errorbar(
+            years,
+            area,
+            yerr=spread,
+            fmt="o",
+            color=_BLUE,
+            capsize=5,
+            label=f"mapped, {kind}",
+        )
     else:
         ax.plot(years, area, "o", color=_BLUE, label="mapped")
     if truth is not None:

@@ -22,6 +22,9 @@ from icemap_xr.urls import scrub
 Loader = Literal["odc", "stackstac"]
 LOADERS: tuple[Loader, ...] = ("odc", "stackstac")
 
+#: far below what the removal of thermal noise leaves
+_LEAST_POWER = -1.0
+
 #: a stalled socket would hang for ever without the time-outs; transient server errors are worth another try
 GDAL_OPTIONS = {
     "GDAL_HTTP_TIMEOUT": "60",
@@ -112,12 +115,23 @@ def to_units(raw: NDArray[Any], scene: Scene) -> NDArray[np.float32]:
             )
         return np.where(np.isfinite(values), np.clip(values, 0, 1), np.float32(np.nan))
     if scene.values == "power":
+        _check_power(values, scene)
         positive = np.where(values > 0, values, np.float32(1e-30))
         values = np.where(np.isfinite(values), 10 * np.log10(positive), np.float32(np.nan))
     else:
         values = np.where(np.isposinf(values), np.float32(np.nan), values)
     floored: NDArray[np.float32] = np.where(np.isnan(values), np.float32(np.nan), np.maximum(values, one.minimum))
     return floored.astype(np.float32)
+
+
+def _check_power(values: NDArray[np.float32], scene: Scene) -> None:
+    """Refuse what cannot be linear power: noise removal leaves small negative values at most, and few."""
+    known = values[np.isfinite(values)]
+    if known.size and (known.min() < _LEAST_POWER or np.count_nonzero(known < 0) > known.size / 2):
+        raise InputError(
+            f"item {scene.item_ids!r} has values down to {known.min():g}, which is no linear power: the raster is in "
+            "dB, or has a fill value that it does not declare; mend the provider profile or the raster"
+        )
 
 
 def _read_odc(items: list[pystac.Item], asset: str, geobox: GeoBox, resampling: str) -> NDArray[Any]:

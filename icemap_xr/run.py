@@ -36,7 +36,6 @@ from icemap_xr.plot import overview_figure, save_figure
 from icemap_xr.predict import predict
 from icemap_xr.providers import PROVENANCE
 from icemap_xr.types import Calibrator, Predictor, StrPath
-from icemap_xr.urls import scrub as scrub_text
 from icemap_xr.vectors import lonlat_bounds
 
 logger = logging.getLogger("icemap_xr")
@@ -75,11 +74,15 @@ class RunResult:
 
     def summary(self) -> dict[str, Any]:
         """Return areas and intervals as plain JSON types."""
+        grid = RegionGrid.from_dataset(self.maps)
+        extent = grid.shape[0] * grid.shape[1] * grid.pixel_area_km2
         years = []
         for year in self.areas[schema.YEAR].values:
             one = self.areas.sel(year=year)
             low, high = (float(one["interval"].sel(bound=bound)) for bound in ("low", "high"))
-            years.append({"year": int(year), "area_km2": float(one["area_km2"]), "low_km2": low, "high_km2": high})
+            row = {"year": int(year), "area_km2": float(one["area_km2"]), "low_km2": low, "high_km2": high}
+            observed = float(one["observed_km2"])
+            years.append(row | {"observed_km2": observed, "unobserved_km2": extent - observed})
         return {"model": self.weights, "interval_kind": self.areas.attrs["interval_kind"], "years": years}
 
 
@@ -106,6 +109,7 @@ def run(config: RunConfig, output: StrPath) -> RunResult:
     IcemapError
         Whatever the stages raise.
     """
+    grid = region_grid(config)
     folder = claim_folder(output, config.digest, config.to_dict())
     options = config.model
     model = load_model(
@@ -117,7 +121,7 @@ def run(config: RunConfig, output: StrPath) -> RunResult:
         items = _items(config, folder / "items.json")
         cube = build_cube(
             items,
-            region_grid(config),
+            grid,
             folder / "cube.zarr",
             features=[feature.name for feature in model.spec.features],
             years=config.years,
@@ -154,7 +158,7 @@ def claim_folder(output: StrPath, digest: str, content: dict[str, Any]) -> Path:
     state = folder / _STATE
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{folder} is a file: choose a folder")
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(entry.name != _STATE for entry in folder.iterdir()):
         if not state.exists():
             raise OutputExistsError(f"{folder} is not empty: choose a new folder")
         if json.loads(state.read_text())["digest"] != digest:
@@ -186,7 +190,7 @@ def _items(config: RunConfig, path: Path) -> pystac.ItemCollection:
     The record holds no credentials. Where an address had some, a resumed run searches again and keeps the same scenes.
     """
     recorded = pystac.ItemCollection.from_file(str(path)) if path.exists() else None
-    if recorded is not None and not recorded.extra_fields[_SCRUBBED]:
+    if recorded is not None and not recorded.extra_fields.get(_SCRUBBED, False):
         return recorded
     found = search(
         config.search.provider,
@@ -201,12 +205,11 @@ def _items(config: RunConfig, path: Path) -> pystac.ItemCollection:
     )
     if recorded is not None:
         return _same_items(found, recorded)
-    clean = found.clone()
-    for asset in (asset for item in clean for asset in item.assets.values()):
-        asset.href = scrub_text(asset.href)
-    had_secrets = clean.to_dict() != found.to_dict()
-    clean.extra_fields[_SCRUBBED] = had_secrets
-    write_text(path, json.dumps(clean.to_dict(), indent=1))
+    for item in found:
+        item.clear_links()
+    content = found.to_dict()
+    clean = scrub(content)
+    write_text(path, json.dumps(clean | {_SCRUBBED: clean != content}, indent=1))
     logger.info("found %d items", len(found))
     return found
 
@@ -257,7 +260,14 @@ def _lineage(config: RunConfig, items: pystac.ItemCollection, model: Predictor) 
     return {
         "stac_items": [item.id for item in items],
         "search": items.extra_fields.get(PROVENANCE, {}),
-        "model": {"name": spec.name, "sha256": spec.digest, "note": spec.note},
+        "model": {
+            "name": spec.name,
+            "sha256": spec.digest,
+            "note": spec.note,
+            "features": [feature.name for feature in spec.features],
+            "steps": spec.steps,
+            "window": spec.window,
+        },
         "config": config.to_dict(),
     }
 

@@ -8,9 +8,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from icemap_xr.errors import InputError, SchemaError
+from icemap_xr.errors import InputError, SchemaError, UnequalGroundWarning, warn
 from icemap_xr.kernels.draws import BOUNDS, percentile_interval
 from icemap_xr.schema import YEAR
+
+#: share by which the observed area of years may differ without a warning
+_SAME_GROUND = 0.001
 
 #: draws handled at once by Theil-Sen, whose pairs of years take far more memory than the draws
 BATCH = 4096
@@ -27,8 +30,23 @@ def _read_draws(areas: xr.Dataset, level: float, what: str) -> tuple[NDArray[np.
     years = areas[YEAR].values
     if len(np.unique(years)) != len(years):
         raise InputError(f"{what} got duplicate years {years.tolist()}: keep one area per year")
+    _compare_ground(areas, what)
     ordered = areas["draws"].transpose(YEAR, "draw").sortby(YEAR)
     return ordered[YEAR].values.astype(np.float64), ordered.values.astype(np.float64)
+
+
+def _compare_ground(areas: xr.Dataset, what: str) -> None:
+    """Warn where years did not see the same ground: what was not observed then looks like change."""
+    if "observed_km2" not in areas or areas["observed_km2"].dims != (YEAR,):
+        return
+    seen = areas["observed_km2"].values
+    seen = seen[seen > 0]
+    if seen.size and seen.max() > seen.min() * (1 + _SAME_GROUND):
+        warn(
+            f"{what} compares years that observed {seen.min():.3f} to {seen.max():.3f} km2: ice that was not observed "
+            "counts as change; keep the ground that every year saw, with probability.where(...), before summing",
+            UnequalGroundWarning,
+        )
 
 
 def _linear(years: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -91,6 +109,11 @@ def trend(areas: xr.Dataset, *, method: Literal["linear", "theil-sen"] = "linear
         `rate_km2_per_year` (of `area_km2`, or of the mean of the draws where there is none), `interval (bound)` and
         `draws (draw)`, float64, km2 per year. What the interval means is what that of `areas` means (attribute
         `interval_kind`).
+
+    Warns
+    -----
+    UnequalGroundWarning
+        The years did not observe the same area.
 
     Raises
     ------

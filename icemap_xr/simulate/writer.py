@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -19,7 +16,8 @@ import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from icemap_xr.errors import InputError, OutputExistsError, StoreError
+from icemap_xr.errors import InputError
+from icemap_xr.folders import appearing
 from icemap_xr.progress import Advance
 from icemap_xr.simulate.acquisitions import Acquisition
 from icemap_xr.simulate.parameters import Surface
@@ -36,39 +34,14 @@ _CACHE_MB = 64
 
 def write_region(region: SimulatedRegion, folder: Path, progress: Advance | None) -> Path:
     """Write a region; see `SimulatedRegion.write`."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputExistsError(f"{folder} exists and is not an empty folder: choose another or remove it")
     title = f"Simulated glacier region, seed {region.seed}"
-    with _appear(folder) as draft:
+    with appearing(folder) as draft:
         items = [item for year in region.years for item in _scenes(region, year, draft, progress)]
         if not items:
             raise InputError(f"missing={region.missing} left no acquisition at all: nothing to write")
         _truth(region, draft / "truth")
         write_catalog(items, draft, title=title)
     return folder.resolve() / "catalog.json"
-
-
-@contextmanager
-def _appear(folder: Path) -> Iterator[Path]:
-    """Give a folder beside the target to write into; it takes the target's name when all went well."""
-    target = folder.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        yield draft
-        # mkdtemp makes a folder that only its owner may read
-        draft.chmod(0o777 & ~_umask())
-        os.replace(draft, target)
-    except (OSError, rasterio.errors.RasterioError) as error:
-        raise StoreError(f"{folder} could not be written: {error}; check free space and permissions") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _scenes(region: SimulatedRegion, year: int, folder: Path, progress: Advance | None) -> Iterator[pystac.Item]:

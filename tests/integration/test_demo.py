@@ -51,7 +51,8 @@ def test_summary_compares_areas_and_changes_with_the_truth(shown: tuple[Path, st
 
 def test_the_printed_lines_open_the_results(shown: tuple[Path, str]) -> None:
     output, stdout = shown
-    code = "\n".join(line.strip() for line in stdout.splitlines() if line.startswith("  "))
+    _, _, printed = stdout.partition("open the results in Python:\n")
+    code = "\n".join(line.strip() for line in printed.splitlines())
     code += "\nprint(len(outlines), sorted(archive.children), cube.sizes['year'])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "'maps'" in out

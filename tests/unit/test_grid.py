@@ -143,3 +143,20 @@ def test_coords_are_those_of_pixel_centres_and_record_the_origin() -> None:
     assert coords["y"].values.tolist() == [8_699_995, 8_699_985, 8_699_975]
     assert coords[schema.SPATIAL_REF].attrs[schema.GRID_ORIGIN] == [500_000, 8_700_000]
     assert coords[schema.SPATIAL_REF].attrs[schema.GRID_SHAPE] == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("crs", "origin", "says"),
+    [("EPSG:2229", (1_900_000, 500_000), "foot"), ("EPSG:3857", (1_670_000, 14_200_000), "times those on the ground")],
+)
+def test_a_crs_whose_pixels_are_no_metres_on_the_ground_is_refused(
+    crs: str, origin: tuple[float, float], says: str
+) -> None:
+    with pytest.raises(GridError, match=says):
+        RegionGrid(GeoBox((10, 10), Affine(10, 0, origin[0], 0, -10, origin[1]), crs))
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3413", "EPSG:3031", "EPSG:32633", "EPSG:3575"])
+def test_polar_and_utm_grids_are_taken(crs: str) -> None:
+    x, y = {"EPSG:32633": (500_000, 8_700_000)}.get(crs, (600_000, -1_000_000))
+    assert RegionGrid(GeoBox((10, 10), Affine(10, 0, x, 0, -10, y), crs)).resolution == 10

@@ -148,3 +148,10 @@ def test_rasters_come_over_http_and_messages_hold_no_credentials(tmp_path: Path)
         with pytest.raises(ReadError, match=r"none.tif") as caught:
             read_block(one, GRID.geobox)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("values", [[-12.0, -8.0, -15.0], [0.1, 0.2, -9999.0]])
+def test_what_cannot_be_linear_power_is_refused(tmp_path: Path, values: list[float]) -> None:
+    one = scene(write_raster(tmp_path / "a.tif", POWER))
+    with pytest.raises(InputError, match="no linear power"):
+        to_units(np.array([values], np.float32), one)

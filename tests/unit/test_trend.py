@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from icemap_xr.errors import InputError, SchemaError
+from icemap_xr.errors import InputError, SchemaError, UnequalGroundWarning
 from icemap_xr.trend import change, trend
 
 
@@ -98,3 +98,14 @@ def test_bad_input() -> None:
         change(ds, last=2018)
     with pytest.raises(InputError, match="twice"):
         change(ds, first=2016, last=2016)
+
+
+def test_years_that_saw_other_ground_are_compared_with_a_warning() -> None:
+    areas = xr.Dataset(
+        {"draws": (("year", "draw"), [[2.0, 2.1], [1.0, 1.1]]), "observed_km2": ("year", [4.0, 2.0])},
+        coords={"year": [2020, 2021]},
+    )
+    with pytest.warns(UnequalGroundWarning, match=r"observed 2\.000 to 4\.000 km2"):
+        trend(areas)
+    with pytest.warns(UnequalGroundWarning):
+        change(areas)

@@ -1,0 +1,47 @@
+"""Folders that appear under their name only when they are complete."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import rasterio
+
+from icemap_xr.errors import OutputExistsError, StoreError
+
+
+@contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """Give a folder beside the target to write into; it takes the target's name when all went well.
+
+    Raises
+    ------
+    OutputExistsError
+        The target is there and not empty.
+    StoreError
+        Something could not be written.
+    """
+    target = folder.resolve()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OutputExistsError(f"{folder} exists and is not empty: choose a new folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield draft
+        # mkdtemp makes a folder that only its owner may read
+        draft.chmod(0o777 & ~_umask())
+        os.replace(draft, target)
+    except (OSError, rasterio.errors.RasterioError) as error:
+        raise StoreError(f"{folder} could not be written: {error}; check free space and permissions") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
