@@ -98,7 +98,7 @@ def cluster(
         yield None
         return
     if "://" in options.kind:
-        with _join(options.kind) as client:
+        with _join(options.kind) as client, client.as_current():
             yield client
         return
     # spawn is what TensorFlow survives; nannies read it from the configuration
@@ -128,7 +128,8 @@ def _join(address: str) -> Client:
     from distributed import Client
 
     try:
-        return Client(address, timeout=_JOIN_SECONDS)
+        # made the default before it is connected, a client that fails would leave every later computation waiting
+        return Client(address, timeout=_JOIN_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise InputError(
             f"no scheduler answers at {address} ({type(error).__name__}): check address and port"

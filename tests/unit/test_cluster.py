@@ -8,7 +8,9 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
+import dask
 import pytest
+from distributed import Client
 
 from icemap_xr.cluster import ClusterOptions, cluster
 from icemap_xr.errors import InputError, MissingExtraError
@@ -31,6 +33,7 @@ def test_a_local_cluster_runs_in_other_processes_and_listens_on_loopback_only() 
         with cluster(address) as joined:
             assert joined is not None
             assert joined.submit(sum, [1, 2]).result() == 3
+            assert Client.current() is joined
     assert client.status == "closed"
 
 
@@ -55,6 +58,7 @@ def test_a_scheduler_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, addre
     monkeypatch.setattr(import_module("icemap_xr.cluster"), "_JOIN_SECONDS", 0.5)
     with pytest.raises(InputError, match=f"no scheduler answers at {address}.*check address"), cluster(address):
         pass
+    assert dask.compute(dask.delayed(sum)([1, 2])) == (3,), "what failed to join must not be waited for"
 
 
 def test_gpus_need_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
