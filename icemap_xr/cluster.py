@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -103,16 +102,12 @@ def cluster(
         return
     # spawn is what TensorFlow survives; nannies read it from the configuration
     spawn = dask.config.set({"distributed.worker.multiprocessing-method": "spawn"})
-    with spawn, _start_shielded(options) as started, Client(started) as client:
+    with spawn, _start_guarded(options) as started, Client(started) as client:
         yield client
 
 
-def _start_shielded(options: ClusterOptions) -> LocalCluster:
-    """Start workers that Ctrl-C in the terminal does not reach: stopping them is this process's affair.
-
-    Processes inherit the mask of the thread that starts them; a Ctrl-C meanwhile arrives here afterwards.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _start_guarded(options: ClusterOptions) -> LocalCluster:
+    """Start workers, or say why a script without a guard cannot."""
     try:
         return _start(options)
     except RuntimeError as error:
@@ -120,8 +115,6 @@ def _start_shielded(options: ClusterOptions) -> LocalCluster:
             f"worker processes could not start ({error}): a script must start its cluster below "
             "if __name__ == '__main__':"
         ) from None
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _join(address: str) -> Client:
@@ -156,4 +149,6 @@ def _start(options: ClusterOptions) -> LocalCluster:
     from distributed import LocalCluster
 
     workers = options.workers or os.cpu_count() or 1
-    return LocalCluster(n_workers=workers, processes=True, memory_limit=options.memory, **shared)
+    return LocalCluster(
+        n_workers=workers, processes=True, memory_limit=options.memory, preload="icemap_xr.worker", **shared
+    )

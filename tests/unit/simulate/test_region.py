@@ -215,7 +215,7 @@ def test_written_region_reads_back_exactly(tmp_path: Path) -> None:
 def test_output_is_never_overwritten_nor_left_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    with pytest.raises(OutputExistsError, match="is not an empty folder"):
+    with pytest.raises(OutputExistsError, match="exists and is not empty"):
         small().write(tmp_path / "full")
 
     def no_space(*_: Any) -> None:
