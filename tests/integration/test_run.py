@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,8 @@ def test_interrupted_run_leaves_nothing_half_written_and_resumes(golden: Path, o
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # what a background job of a shell starts ignores Ctrl-C, tests included
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     chunks = partial_path(out / "cube.zarr") / "rtc" / "c"
     deadline = time.monotonic() + 120
