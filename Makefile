@@ -10,7 +10,7 @@ help:
 	@echo "make demo       simulate a region and map it (results in $(DEMO)/)"
 	@echo "make test       lint, type-check and run all tests"
 	@echo "make lint       ruff and mypy only"
-	@echo "make benchmark  difficulty and realism of the simulator"
+	@echo "make benchmark  the short benchmarks; docs/benchmarks.md has the others"
 	@echo "make lock       resolve the lock file and environment.yml anew"
 	@echo "make clean      remove the environment and the demonstration's results"
 
@@ -37,6 +37,9 @@ lint: $(VENV)/.installed
 benchmark: $(VENV)/.installed
 	$(BIN)/python benchmarks/difficulty.py
 	$(BIN)/python benchmarks/realism.py
+	$(BIN)/python benchmarks/planning.py
+	$(BIN)/python benchmarks/overlap_io.py
+	$(BIN)/python benchmarks/cube.py
 
 lock:
 	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet "uv>=0.9"; }

@@ -6,7 +6,8 @@ How data flows; each arrow is one function, and one method of ``ds.icemap``::
         ds ──predict(model)──▶ probability ──filter_years──▶ ──calibrate──▶ calibrated probability
             ──area──▶ km² per year, region or block
             ──bootstrap_area──▶ draws and intervals ──trend──▶ km² per year
-            ──outlines──▶ polygons
+            ──glacier_area──▶ km² per glacier with intervals ──surges.compare_groups──▶ surging against others
+            ──outlines──▶ polygons ──divide(dem)──▶ glaciers
             ──archive──▶ regional Zarr archive + GeoParquet + STAC item ──open_archive──▶ DataTree
 
 >>> import icemap_xr as ix
@@ -28,9 +29,13 @@ import odc.geo.xr  # noqa: F401  registers ds.odc, by which every stage reads gr
 from icemap_xr import errors
 from icemap_xr.accessor import IcemapAccessor as _IcemapAccessor  # noqa: F401  registers ds.icemap
 from icemap_xr.archive import open_archive
+from icemap_xr.calibrate import fit_calibrator, reliability
 from icemap_xr.catalog import search
 from icemap_xr.cluster import cluster
 from icemap_xr.cube import build_cube, open_cube
+from icemap_xr.divides import DivideOptions, divide
+from icemap_xr.edgeerrors import held_out_edge_errors
+from icemap_xr.errormodel import held_out_errors
 from icemap_xr.geotiffs import cube_from_geotiffs
 from icemap_xr.grid import RegionGrid
 from icemap_xr.models import ModelBundle, list_models, load_model
@@ -42,6 +47,7 @@ __version__ = _version("icemap-xr")
 
 __all__ = [
     "Calibrator",
+    "DivideOptions",
     "ModelBundle",
     "ModelSpec",
     "Predictor",
@@ -50,19 +56,31 @@ __all__ = [
     "change",
     "cluster",
     "cube_from_geotiffs",
+    "divide",
     "errors",
+    "figures",
+    "fit_calibrator",
+    "held_out_edge_errors",
+    "held_out_errors",
+    "historic",
     "items_from_files",
     "list_models",
     "load_model",
     "open_archive",
     "open_cube",
+    "reliability",
     "search",
     "simulate",
+    "surges",
     "trend",
 ]
 
 
+#: modules that bring what is slow to import (Matplotlib, parts of SciPy), and so are imported when they are asked for
+_LATER = ("figures", "historic", "simulate", "surges")
+
+
 def __getattr__(name: str) -> _ModuleType:
-    if name == "simulate":  # SciPy's image filters are slow to import
-        return _import_module("icemap_xr.simulate")
+    if name in _LATER:
+        return _import_module(f"icemap_xr.{name}")
     raise AttributeError(f"module 'icemap_xr' has no attribute {name!r}")

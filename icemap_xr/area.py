@@ -1,29 +1,35 @@
-"""Ice area per year, of a whole map or per polygon, with what was not observed beside it."""
+"""Ice area per year, of a whole map, per polygon or per elevation band, with what was not observed beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache, partial
-from typing import Any
+from typing import Any, Literal
 
 import geopandas as gpd
 import numpy as np
 import shapely
 import xarray as xr
-from numpy.typing import NDArray
 
 from icemap_xr import schema
-from icemap_xr.blocktable import Chunk, block_table, choose_map, reduce_chunks
+from icemap_xr.arealscale import AreaKind, GroundWeights, check_area_kind
+from icemap_xr.blocktable import block_table, choose_map
 from icemap_xr.errors import InputError
 from icemap_xr.grid import RegionGrid
-from icemap_xr.kernels.coverage import Piece, Rings, coverage_sums
+from icemap_xr.regionsums import REGION, band_labels, read_regions, region_sums, sums_by_label, true_areas
 
-REGION = "region"
-Part = tuple[int, tuple[int, ...], NDArray[np.float64]]
+ELEVATION = "elevation"
+#: a difference of two areas below this share of them is rounding, not unobserved ground
+_ROUNDING = {"planar": 1e-9, "true": 1e-6}
 
 
 def area(
-    ds: xr.Dataset, *, by: gpd.GeoDataFrame | None = None, method: str = "soft", threshold: float = 0.5
+    ds: xr.Dataset,
+    *,
+    by: gpd.GeoDataFrame | Literal["elevation"] | None = None,
+    method: str = "soft",
+    threshold: float = 0.5,
+    area_kind: AreaKind = "planar",
+    dem: xr.DataArray | None = None,
+    band_m: float = 50.0,
 ) -> xr.Dataset:
     """Sum yearly maps to ice area.
 
@@ -35,19 +41,28 @@ def area(
     by
         Polygons, in any CRS, to sum separately; overlapping ones are independent. Each pixel counts by the fraction
         a polygon covers, exact to rounding (relative error below 1e-9); edges are straight in the map's CRS between
-        the polygon's vertices.
+        the polygon's vertices. Or ``"elevation"``, for bands of `dem`.
     method
         ``"soft"``: sum of probability. ``"hard"``: pixels with probability > `threshold`.
     threshold
         Probability, for ``"hard"``.
+    area_kind
+        ``"planar"``: pixels have the area they have on the map, as published. ``"true"``: the area on the ellipsoid,
+        by the areal scale of the projection (accurate to 1e-6).
+    dem
+        For ``by="elevation"``: elevation `(y, x)` in metres on the map's grid, NaN where unknown; lazy or not. It is
+        read once more for its range.
+    band_m
+        Height of an elevation band in metres. Bands begin at multiples of it.
 
     Returns
     -------
     xarray.Dataset
-        `area_km2`, `observed_km2` and `unobserved_km2` `(year[, region])` float64, planar km2, lazy where the map is.
-        `region` holds the column `name` of `by`, or its index. `area_km2` is the ice in the observed part only, and
-        NaN where nothing was observed: a year without data, a polygon off the map. Unobserved is the map's extent, or
-        the polygon's whole area, less what was observed.
+        `area_km2`, `observed_km2` and `unobserved_km2` `(year[, region | elevation])` float64, km2, lazy where the map
+        is; `area_kind` is among their attributes. `region` holds the column `name` of `by`, or its index; `elevation`
+        the lower edge of each band in metres, then NaN for ground of unknown elevation where there is any. `area_km2`
+        is the ice in the observed part only, and NaN where nothing was observed: a year without data, a polygon off
+        the map. Unobserved is the map's (band's) extent, or the polygon's whole area, less what was observed.
 
     Warns
     -----
@@ -57,115 +72,64 @@ def area(
     Raises
     ------
     InputError
-        A wrong option; `by` is empty, has no CRS, invalid or no polygons, repeated names, or lies wholly off the map.
+        A wrong option; `by` is empty, has no CRS, invalid or no polygons, repeated names, or lies wholly off the map;
+        `dem` is missing or on another grid.
     SchemaError
         The map or its CRS is missing.
     """
+    check_area_kind(area_kind)
     array, calibrated = choose_map(ds, method, threshold, "area")
     grid = RegionGrid.from_dataset(ds)
     cut = threshold if method == "hard" else None
-    attrs: dict[str, Any] = {"area_kind": "planar", "method": method, "calibrated": calibrated}
+    weights = GroundWeights(grid) if area_kind == "true" else None
+    attrs: dict[str, Any] = {"area_kind": area_kind, "method": method, "calibrated": calibrated}
     if cut is not None:
         attrs["threshold"] = cut
     coords: dict[str, Any] = {schema.YEAR: array[schema.YEAR].variable}
-    if by is None:
-        dims: tuple[str, ...] = (schema.YEAR,)
+    dims: tuple[str, ...] = (schema.YEAR,)
+    if isinstance(by, str):
+        if by != ELEVATION:
+            raise InputError(f"by {by!r} is not allowed: give polygons or 'elevation'")
+        sums, extent, coords[ELEVATION] = _by_elevation(array, dem, band_m, cut, weights)
+        dims = (schema.YEAR, ELEVATION)
+    elif by is None:
         # one block per map: the table is then as small as it can be
-        table = block_table(array, grid, max(grid.region_shape), threshold=cut).sum(("block_y", "block_x"))
-        ice, observed = table["ice_km2"].data, table["observed_km2"].data
-        extent: Any = np.prod(grid.shape) * grid.pixel_area_km2
+        side = max(grid.region_shape)
+        table = block_table(array, grid, side, threshold=cut, weights=weights).sum(("block_y", "block_x"))
+        sums = [table[name].data / grid.pixel_area_km2 for name in ("ice_km2", "observed_km2")]
+        extent = np.prod(grid.shape) if weights is None else weights.total(*grid.shape)
     else:
         dims = (schema.YEAR, REGION)
-        labels, polygons = _read_regions(by, grid)
-        sums = _region_sums(array, polygons, cut) * grid.pixel_area_km2
-        ice, observed = sums[0], sums[1]
-        extent = shapely.area(polygons) * grid.pixel_area_km2
+        labels, polygons = read_regions(by, grid)
+        sums = region_sums(array, polygons, cut, weights)
+        extent = shapely.area(polygons) if weights is None else true_areas(polygons, grid)
         coords[REGION] = (REGION, labels)
-    unobserved = extent - observed
-    # a sum over pixels and a polygon's own area differ by rounding, which is no unobserved ground
-    unobserved = unobserved * (unobserved > 1e-9 * extent)
-    seen = xr.DataArray(observed, dims=dims) > 0
+    unobserved = extent - sums[1]
+    unobserved = unobserved * (unobserved > _ROUNDING[area_kind] * extent)
+    seen = xr.DataArray(sums[1], dims=dims) > 0
     variables = {
-        "area_km2": xr.DataArray(ice, dims=dims).where(seen),
-        "observed_km2": xr.DataArray(observed, dims=dims),
+        "area_km2": xr.DataArray(sums[0], dims=dims).where(seen),
+        "observed_km2": xr.DataArray(sums[1], dims=dims),
         "unobserved_km2": xr.DataArray(unobserved, dims=dims),
     }
-    named = {name: one.assign_attrs({"units": "km2", **attrs}) for name, one in variables.items()}
+    named = {
+        name: (one * grid.pixel_area_km2).assign_attrs({"units": "km2", **attrs}) for name, one in variables.items()
+    }
     return xr.Dataset(named, coords=coords, attrs=attrs)
 
 
-def _read_regions(by: gpd.GeoDataFrame, grid: RegionGrid) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return labels and polygons; the polygons in pixels from the map's upper left corner, rows downwards."""
-    if not isinstance(by, gpd.GeoDataFrame):
-        raise InputError(f"by is a {type(by).__name__}: give a GeoDataFrame of polygons")
-    if not len(by):
-        raise InputError("by has no rows: give at least one polygon")
-    # a frame without a geometry column raises AttributeError on every spatial attribute
-    if getattr(by, "crs", None) is None:
-        raise InputError("by has no geometry or no CRS: set them with by.set_geometry(...).set_crs('EPSG:...')")
-    labels = by["name"] if "name" in by.columns else by.index.to_series()
-    if labels.isna().any() or labels.duplicated().any():
-        first = labels[labels.isna() | labels.duplicated()].iloc[0]
-        raise InputError(f"region '{first}' is missing or repeated: give each polygon its own name, or drop the column")
-    shapes = shapely.force_2d(by.geometry.to_crs(grid.crs).to_numpy())
-    kinds = shapely.get_type_id(shapes)  # 3 polygon, 6 multi-polygon, -1 missing
-    bad = ~np.isin(kinds, (3, 6)) | shapely.is_empty(shapes)
-    if bad.any():
-        kind = getattr(shapes[bad][0], "geom_type", None)
-        raise InputError(f"region '{labels.iloc[int(bad.argmax())]}' is no polygon ({kind}): drop or repair it")
-    bad = ~shapely.is_valid(shapes)
-    if bad.any():
-        reason = shapely.is_valid_reason(shapes[bad][0])
-        raise InputError(
-            f"region '{labels.iloc[int(bad.argmax())]}' is invalid in {grid.crs} ({reason}): repair it (make_valid)"
-        )
-    transform = grid.geobox.transform
-    origin = np.array([transform.c, transform.f])
-    polygons = shapely.transform(shapes, lambda xy: (xy - origin) / (transform.a, transform.e))
-    rows, columns = grid.shape
-    if not shapely.intersects(polygons, shapely.box(0, 0, columns, rows)).any():
-        raise InputError(f"no polygon of by touches the map ({grid.geobox.extent.boundingbox}): check its CRS")
-    return np.asarray(labels), polygons
-
-
-def _rings(shape: Any) -> Rings:
-    """Return the oriented rings of a polygon or of the polygons in a collection."""
-    parts = [part for part in shapely.get_parts(shape, return_index=False) if part.geom_type == "Polygon"]
-    # clockwise in a frame whose rows count downwards is counter-clockwise on the map
-    oriented = shapely.orient_polygons(np.asarray(parts, object), exterior_cw=True)
-    return tuple(shapely.get_coordinates(ring) for ring in shapely.get_rings(oriented))
-
-
-def _pieces(tree: shapely.STRtree, row: int, column: int, rows: int, columns: int) -> list[Piece]:
-    """Clip the regions to one chunk."""
-    window = shapely.box(column, row, column + columns, row + rows)
-    found = np.sort(tree.query(window, predicate="intersects"))
-    pieces = []
-    for region, clipped in zip(found, shapely.intersection(tree.geometries[found], window), strict=True):
-        if shapely.area(clipped) > 0:
-            rings = tuple(ring - (column, row) for ring in _rings(clipped))
-            pieces.append(Piece(int(region), rings))
-    return pieces
-
-
-def _sum_chunk(values: NDArray[Any], *, year: int, pieces: Sequence[Piece], threshold: float | None) -> Part:
-    return year, tuple(piece.region for piece in pieces), coverage_sums(values, pieces, threshold)
-
-
-def _add_parts(parts: Sequence[Part], *, shape: tuple[int, int, int]) -> NDArray[np.float64]:
-    table = np.zeros(shape)
-    for year, regions, sums in parts:
-        table[:, year : year + sums.shape[1], list(regions)] += sums
-    return table
-
-
-def _region_sums(array: xr.DataArray, polygons: NDArray[Any], threshold: float | None) -> Any:
-    """Return `(2, year, region)`: ice and observed pixels."""
-    pieces_in = cache(partial(_pieces, shapely.STRtree(polygons)))  # clipped once for all years
-
-    def chunk_task(chunk: Chunk) -> Callable[[NDArray[Any]], Part]:
-        pieces = pieces_in(*chunk.start[1:], *chunk.shape[1:])
-        return partial(_sum_chunk, year=chunk.start[0], pieces=pieces, threshold=threshold)
-
-    shape = (2, array.shape[0], len(polygons))
-    return reduce_chunks(array.data, chunk_task, partial(_add_parts, shape=shape), shape, "region-sums")
+def _by_elevation(
+    array: xr.DataArray, dem: xr.DataArray | None, band_m: float, cut: float | None, weights: GroundWeights | None
+) -> tuple[Any, Any, Any]:
+    """Return sums `(2, year, band)` and extent `(band,)` in pixels, and the coordinate of the bands."""
+    if dem is None:
+        raise InputError("by='elevation' needs dem=, a DataArray (y, x) of elevation in metres on the map's grid")
+    labels, edges, unknown = band_labels(dem, array, band_m)
+    sums = sums_by_label(array, labels, len(edges), cut, weights)
+    # the ground of each band: the same sum over a map of ones, which is never in memory as a whole
+    ones = xr.zeros_like(array[:1]) + 1
+    extent = sums_by_label(ones, labels, len(edges), None, weights)[1, 0]
+    low = np.append(edges, np.nan)
+    kept = slice(None) if unknown else slice(0, len(edges))
+    attrs = {"units": "m", "long_name": "lower edge of the elevation band", "band_m": float(band_m)}
+    return sums[:, :, kept], extent[kept], (ELEVATION, low[kept], attrs)

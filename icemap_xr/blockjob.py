@@ -1,10 +1,13 @@
 """How output blocks get their data and are put together: from the store, from lazy arrays, or in memory.
 
-Block edges come from the region's grid and the stride alone, never from an input's chunks.
+Block edges come from the region's grid and the stride alone, never from an input's chunks. In each process one block
+computes at a time while another reads: a model uses the whole processor or GPU anyway, and with two threads per worker
+the first read of a block costs no time.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -16,19 +19,29 @@ import xarray as xr
 from affine import Affine
 from dask.base import tokenize
 from dask.delayed import delayed
+from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
-from rasterio.features import geometry_mask
-from shapely import from_wkb
+from shapely import box, from_wkb
 
 from icemap_xr import schema, store
+from icemap_xr.burning import rasterize
 from icemap_xr.grid import RegionGrid
-from icemap_xr.kernels.blend import Read, blend_block
+from icemap_xr.kernels.blend import READ_ROWS, blend_block
+from icemap_xr.kernels.infer import Dropout, Infer, Tta
 from icemap_xr.kernels.windows import WindowGrid
-from icemap_xr.types import FeatureSpec, Predictor
+from icemap_xr.metrics import count
+from icemap_xr.plausible import check_values, checked_answer
+from icemap_xr.types import Batch, FeatureSpec, Predictor, SamplingPredictor
 from icemap_xr.yearindex import Gaps, fill_gaps, yearly
 
 #: output blocks have the side of a whole number of strides near this many pixels
-_BLOCK_TARGET = 1536
+BLOCK_TARGET = 3072
+
+#: held by the block of this process that computes
+_LANE = threading.Lock()
+#: blocks of this process that hold data: one that computes, one that reads
+AT_WORK = 2
+_IN_WORK = threading.BoundedSemaphore(AT_WORK)
 
 
 @dataclass(frozen=True)
@@ -41,7 +54,7 @@ class Blocks:
     @classmethod
     def of(cls, grid: RegionGrid, stride: int) -> Blocks:
         """Return the blocks of a grid for a stride."""
-        side = max(1, _BLOCK_TARGET // stride) * stride
+        side = max(1, BLOCK_TARGET // stride) * stride
         edges = []
         for offset, size in zip(grid.offset, grid.shape, strict=True):
             inner = range((offset // side + 1) * side, offset + size, side)
@@ -57,6 +70,11 @@ class Blocks:
     def slices(self, i: int, j: int) -> tuple[slice, slice]:
         """Return rows and columns of block (i, j), in region pixels."""
         return slice(self.rows[i], self.rows[i + 1]), slice(self.columns[j], self.columns[j + 1])
+
+
+def rows_at_once(chunk_rows: int) -> int:
+    """Return how many rows are read in one go from chunks of that many rows."""
+    return READ_ROWS // chunk_rows * chunk_rows if chunk_rows <= READ_ROWS else READ_ROWS
 
 
 @dataclass(frozen=True)
@@ -81,11 +99,20 @@ class YearReader:
             source += (slice(begin - offset, end - offset),)
             target += (slice(begin - part.start, end - part.start),)
         for layer, (spec, array, index) in enumerate(zip(self.features, self.arrays, self.indices, strict=True)):
-            scenes = {k: spec.scale(np.asarray(array[(k, *source)])) for k in set(index) if k >= 0}
-            for step, k in enumerate(index):
-                if k >= 0:
-                    out[step, target[0], target[1], layer] = scenes[k]
+            for k in (k for k in set(index) if k >= 0):
+                raw = np.asarray(array[(k, *source)])
+                check_values(spec.name, raw)
+                scene = spec.scale(raw)
+                for step in (step for step, one in enumerate(index) if one == k):
+                    out[step, target[0], target[1], layer] = scene
         return out
+
+    def cuts(self, stop: int) -> range:
+        """Return the rows, up to `stop`, at which reading is cut so that no chunk of the source is decoded twice.
+
+        Small chunks are read several at a time, and chunks of more than `READ_ROWS` rows in parts, to bound memory.
+        """
+        return range(self.offset[0], stop, rows_at_once(getattr(self.arrays[0], "chunk_rows", 1)))
 
 
 @dataclass(frozen=True)
@@ -99,48 +126,80 @@ class Job:
     all_classes: bool
     aoi: bytes | None
     transform: Affine
+    tta: Tta | None = None
+    dropout: Dropout | None = None
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """Classes of the result."""
+        spec = self.model.spec
+        return tuple(range(len(spec.classes))) if self.all_classes else (spec.glacier_index,)
 
     @property
     def class_axis(self) -> tuple[int, ...]:
-        """Length of the class axis of the result, if it has one."""
-        return (len(self.model.spec.classes),) if self.all_classes else ()
+        """Length of the result's axis of classes and, after them, the glacier's spread; none for one layer alone."""
+        layers = len(self.classes) + (self.dropout is not None)
+        return () if layers == 1 else (layers,)
 
     def token(self, *more: Any) -> str:
         """Return a deterministic name for the result."""
         parts = (self.model, self.windows, self.blocks, self.aoi, tuple(self.transform), self.all_classes)
-        return str(tokenize(*parts, *more))
+        return str(tokenize(*parts, self.tta, self.dropout, *more))
 
-    def block(self, read: Read, i: int, j: int, wanted: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+    def block(self, read: YearReader, i: int, j: int, wanted: NDArray[np.bool_] | None) -> NDArray[np.float32]:
         """Predict block (i, j): `(1[, class], y, x)`."""
         rows, columns = self.blocks.slices(i, j)
-        spec = self.model.spec
-        values = blend_block(
-            read,
-            self._infer,
-            self.windows,
-            rows,
-            columns,
-            classes=len(spec.classes),
-            batch_size=self.batch_size,
-            wanted=self._wanted(rows, columns, wanted),
-        )
-        return values[None] if self.all_classes else values[spec.glacier_index][None]
+        with _IN_WORK:
+            values = blend_block(
+                read,
+                self._infer(),
+                self.windows,
+                rows,
+                columns,
+                classes=len(self.classes),
+                batch_size=self.batch_size,
+                wanted=self.wanted(rows, columns, wanted),
+                spread_of=None if self.dropout is None else self.classes.index(self.model.spec.glacier_index),
+                cuts=read.cuts(self.windows.reach(rows.start, rows.stop, 0).stop),
+                lane=_LANE,
+            )
+        return values[None] if self.class_axis else values
 
-    def _infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _infer(self) -> Infer:
+        model = self.model
+
+        def forward(windows: NDArray[np.float32]) -> NDArray[np.float32]:
+            count("windows", len(windows))
+            return checked_answer(model(self._named(windows)), windows, model.spec)
+
+        def sample(windows: NDArray[np.float32], seeds: NDArray[np.uint64], rate: float) -> NDArray[np.float32]:
+            assert isinstance(model, SamplingPredictor)
+            count("windows", len(windows))
+            return checked_answer(model.sample(self._named(windows), seeds, rate), windows, model.spec)
+
+        return Infer(forward, sample, self.tta, self.dropout, self.classes)
+
+    def _named(self, windows: NDArray[np.float32]) -> Batch:
+        """Return windows as the model takes them: an array per input where it has several."""
         inputs = self.model.spec.inputs
         if len(inputs) == 1:
-            return self.model(batch)
+            return windows
         ends = np.cumsum([len(one.features) for one in inputs])[:-1]
-        parts = np.split(batch, ends, axis=-1)
-        return self.model({one.name: part for one, part in zip(inputs, parts, strict=True)})
+        parts = np.split(windows, ends, axis=-1)
+        return {one.name: part for one, part in zip(inputs, parts, strict=True)}
 
-    def _wanted(self, rows: slice, columns: slice, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    def wanted(self, rows: slice, columns: slice, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+        """Return which pixels of a block are in the area of interest and in the mask's part; None for all."""
         if self.aoi is None:
             return mask
         row0, column0 = self.blocks.rows[0], self.blocks.columns[0]
         corner = self.transform * Affine.translation(columns.start - column0, rows.start - row0)
         shape = (rows.stop - rows.start, columns.stop - columns.start)
-        inside: NDArray[np.bool_] = geometry_mask([from_wkb(self.aoi)], shape, corner, invert=True)
+        area = from_wkb(self.aoi)
+        # most blocks of a large region lie outside, and drawing a mask costs 50 times this test
+        if not area.intersects(box(*corner * (0, shape[0]), *corner * (shape[1], 0))):
+            return np.zeros(shape, bool)
+        inside = rasterize([area], shape, transform=corner, dtype="uint8").astype(bool)
         return inside if mask is None else inside & mask
 
 
@@ -174,39 +233,40 @@ def _readers(
 def _from_store(readers: tuple[YearReader, ...], job: Job, wanted: Any) -> da.Array:
     """One task per block, which reads the store itself."""
     chunks = _chunks(job, len(readers))
-    shape = tuple(sum(sizes) for sizes in chunks)
-    masks = []
-    if wanted is not None:
-        masks = [da.broadcast_to(da.asarray(wanted).rechunk(job.blocks.chunks), shape, chunks=chunks)]
-    return da.map_blocks(
-        _store_block,
-        *masks,
-        job=job,
-        readers=readers,
-        chunks=chunks,
-        dtype=np.float32,
-        meta=np.empty((0,) * len(chunks), np.float32),
-        name=f"icemap-predict-{job.token(readers, wanted)}",
-    )
+    name = f"icemap-predict-{job.token(readers, wanted)}"
+    mask = None if wanted is None else da.asarray(wanted).rechunk(job.blocks.chunks)
+    classes = (0,) * len(job.class_axis)
+    graph: dict[Any, Any] = {}
+    # plain tuples: da.map_blocks builds Job and readers anew for every task, 0.3 ms each
+    for year, reader in enumerate(readers):
+        predict_block = _StoreBlock(job, reader)
+        for i, j in product(*(range(len(sizes)) for sizes in job.blocks.chunks)):
+            part = () if mask is None else ((mask.name, i, j),)
+            graph[(name, year, *classes, i, j)] = (predict_block, i, j, *part)
+    layers = HighLevelGraph.from_collections(name, graph, dependencies=() if mask is None else (mask,))
+    return da.Array(layers, name, chunks, dtype=np.float32)
 
 
-def _store_block(
-    *masks: NDArray[np.bool_], job: Job, readers: tuple[YearReader, ...], block_id: tuple[int, ...]
-) -> NDArray[np.float32]:
-    wanted = masks[0].reshape(-1, *masks[0].shape[-2:])[0] if masks else None
-    return job.block(readers[block_id[0]], block_id[-2], block_id[-1], wanted)
+@dataclass(frozen=True)
+class _StoreBlock:
+    """Predicts blocks of one year; all tasks of the year share it."""
+
+    job: Job
+    reader: YearReader
+
+    def __call__(self, i: int, j: int, wanted: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+        return self.job.block(self.reader, i, j, wanted)
 
 
 def _from_arrays(arrays: Sequence[da.Array], job: Job, wanted: Any, offset: tuple[int, int]) -> da.Array:
     """Each block gets its own slice, halo included, of the lazy arrays."""
     token = job.token(*arrays, wanted)
-    mask = None if wanted is None else da.asarray(wanted)
     rows, columns = (range(len(sizes)) for sizes in job.blocks.chunks)
     nested = [
-        [[_array_block(arrays, job, mask, offset, (year, i, j), token) for j in columns] for i in rows]
+        [[_array_block(arrays, job, wanted, offset, (year, i, j), token) for j in columns] for i in rows]
         for year in range(arrays[0].shape[0])
     ]
-    return da.block([[one] for one in nested] if job.all_classes else nested)
+    return da.block([[one] for one in nested] if job.class_axis else nested)
 
 
 def _array_block(
@@ -219,6 +279,11 @@ def _array_block(
     local = tuple(slice(max(part.start - o, 0), min(part.stop - o, size)) for part, o, size in sides)
     origin = (local[0].start + offset[0], local[1].start + offset[1])
     part = None if mask is None else mask[_local(block, offset)]
+    shape = (1, *job.class_axis, *(b.stop - b.start for b in block))
+    name = f"icemap-predict-{token}-{year}-{i}-{j}"
+    known = job.wanted(*block, None if isinstance(part, da.Array) else part)
+    if known is not None and not known.any():
+        return da.full(shape, np.nan, np.float32, name=name)
     task = delayed(_slice_block, pure=True)(
         [array[(year, slice(None), *local)] for array in arrays],
         part,
@@ -227,8 +292,7 @@ def _array_block(
         index=(i, j),
         dask_key_name=f"icemap-predict-block-{token}-{year}-{i}-{j}",
     )
-    shape = (1, *job.class_axis, *(b.stop - b.start for b in block))
-    return da.from_delayed(task, shape, np.float32, name=f"icemap-predict-{token}-{year}-{i}-{j}")
+    return da.from_delayed(task, shape, np.float32, name=name)
 
 
 def _slice_block(

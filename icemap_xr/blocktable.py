@@ -17,12 +17,13 @@ from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
 from icemap_xr import schema
+from icemap_xr.arealscale import GroundWeights
 from icemap_xr.errors import InputError, UncalibratedWarning, warn
 from icemap_xr.grid import RegionGrid
 from icemap_xr.kernels.blocks import BlockSums, block_sums
 
 T = TypeVar("T")
-BLOCK_Y, BLOCK_X = "block_y", "block_x"
+BLOCK_Y, BLOCK_X, BLOCK = "block_y", "block_x", "block"
 
 
 class Chunk(NamedTuple):
@@ -72,10 +73,12 @@ def choose_map(ds: xr.Dataset, method: str, threshold: float, what: str) -> tupl
 
 def reduce_chunks(
     data: Any,
-    chunk_task: Callable[[Chunk], Callable[[NDArray[Any]], T]],
+    chunk_task: Callable[[Chunk], Callable[..., T]],
     combine: Callable[[Sequence[T]], NDArray[np.float64]],
     shape: tuple[int, ...],
     name: str,
+    *,
+    beside: da.Array | None = None,
 ) -> Any:
     """Reduce a `(year, y, x)` array chunk by chunk to one small array.
 
@@ -92,6 +95,9 @@ def reduce_chunks(
         Shape of the result, float64.
     name
         Prefix of the task names.
+    beside
+        Dask array `(y, x)` with the chunks of `data`, whose chunk each task gets as its second argument; only with a
+        Dask array.
 
     Returns
     -------
@@ -107,20 +113,32 @@ def reduce_chunks(
         if 0 not in sizes:
             year, row, column = (starts[axis][i[axis]] for axis in range(3))
             tasks[i] = chunk_task(Chunk((year, row, column), (sizes[0], sizes[1], sizes[2])))
-    token = tokenize(data.name, list(tasks.items()), combine, shape)
+    token = tokenize(data.name, list(tasks.items()), combine, shape, None if beside is None else beside.name)
     parts, whole = f"{name}-chunk-{token}", f"{name}-{token}"
-    graph: dict[Any, Any] = {(parts, *i): (task, (data.name, *i)) for i, task in tasks.items()}
+    graph: dict[Any, Any] = {
+        (parts, *i): (task, (data.name, *i), *(() if beside is None else ((beside.name, *i[1:]),)))
+        for i, task in tasks.items()
+    }
     graph[(whole, *(0 for _ in shape))] = (combine, list(graph))
-    dependencies: list[Any] = [data]  # Dask's own array does not fit Dask's type of a collection
+    dependencies: list[Any] = (
+        [data] if beside is None else [data, beside]
+    )  # Dask's own array does not fit Dask's type of a collection
     layers = HighLevelGraph.from_collections(whole, graph, dependencies=dependencies)
     one_chunk = tuple((n,) for n in shape)
     return da.Array(layers, whole, chunks=one_chunk, dtype=np.float64)
 
 
 def _sum_chunk(
-    values: NDArray[Any], *, year: int, offset: tuple[int, int], block: int, threshold: float | None
+    values: NDArray[Any],
+    *,
+    at: Chunk,
+    offset: tuple[int, int],
+    block: int,
+    threshold: float | None,
+    weights: GroundWeights | None,
 ) -> tuple[int, BlockSums]:
-    return year, block_sums(values, offset, block, threshold)
+    ground = None if weights is None else weights.window(*at.start[1:], *at.shape[1:])
+    return at.start[0], block_sums(values, offset, block, threshold, ground)
 
 
 def _add_parts(
@@ -137,7 +155,12 @@ def _add_parts(
 
 
 def block_table(
-    probability: xr.DataArray, grid: RegionGrid, block_px: int, *, threshold: float | None = None
+    probability: xr.DataArray,
+    grid: RegionGrid,
+    block_px: int,
+    *,
+    threshold: float | None = None,
+    weights: GroundWeights | None = None,
 ) -> xr.Dataset:
     """Sum ice and observed area per block and year.
 
@@ -155,11 +178,13 @@ def block_table(
         Block side in pixels.
     threshold
         None to sum the probability (soft), else count pixels above it as ice (hard).
+    weights
+        Ground area of the pixels, for true areas; None for planar ones.
 
     Returns
     -------
     xarray.Dataset
-        `ice_km2` and `observed_km2` `(year, block_y, block_x)` float64, planar km2; `block_y` and `block_x` are
+        `ice_km2` and `observed_km2` `(year, block_y, block_x)` float64, km2; `block_y` and `block_x` are
         counted from the region's origin. Lazy for Dask input (one task per chunk and one more, whatever the
         chunks), eager otherwise; equal to 1e-12 for any chunking.
 
@@ -178,8 +203,8 @@ def block_table(
     shape = (2, probability.shape[0], last[0] - first[0] + 1, last[1] - first[1] + 1)
 
     def chunk_task(chunk: Chunk) -> Callable[[NDArray[Any]], tuple[int, BlockSums]]:
-        year, y, x = chunk.start
-        return partial(_sum_chunk, year=year, offset=(row + y, column + x), block=block_px, threshold=threshold)
+        offset = (row + chunk.start[1], column + chunk.start[2])
+        return partial(_sum_chunk, at=chunk, offset=offset, block=block_px, threshold=threshold, weights=weights)
 
     combine = partial(_add_parts, first=first, shape=shape, scale=grid.pixel_area_km2)
     table = reduce_chunks(probability.data, chunk_task, combine, shape, "block-table")
@@ -194,5 +219,5 @@ def block_table(
             BLOCK_Y: np.arange(first[0], last[0] + 1),
             BLOCK_X: np.arange(first[1], last[1] + 1),
         },
-        attrs={"block_m": block_px * grid.resolution, "area_kind": "planar"},
+        attrs={"block_m": block_px * grid.resolution, "area_kind": "planar" if weights is None else "true"},
     )

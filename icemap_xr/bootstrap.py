@@ -2,26 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple
 
+import geopandas as gpd
 import numpy as np
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from icemap_xr import schema
-from icemap_xr.blocktable import block_table, choose_map
-from icemap_xr.errors import InputError, did_you_mean
-from icemap_xr.grid import RegionGrid, parse_metres
-from icemap_xr.kernels.draws import BOUNDS, corrected_areas, percentile_interval, resampled_areas
+from icemap_xr.arealscale import AreaKind, GroundWeights, check_area_kind
+from icemap_xr.blocktable import BLOCK, BLOCK_X, BLOCK_Y, block_table, choose_map
+from icemap_xr.domain import tile_table, within_domain
+from icemap_xr.errormodel import BlockErrors, read_errors
+from icemap_xr.errors import InputError, OutsideBlocksWarning, warn
+from icemap_xr.grid import RegionGrid
+from icemap_xr.kernels.draws import (
+    BOUNDS,
+    bca_interval,
+    corrected_areas,
+    left_out,
+    percentile_interval,
+    resampled_areas,
+)
 
-BlockErrors: TypeAlias = ArrayLike | Mapping[str, Any]
+#: share of the observed area outside given blocks from which on there is a warning
+_OUTSIDE = 1e-6
+
+
+class Blocks(NamedTuple):
+    """Blocks to draw from.
+
+    Parameters
+    ----------
+    ice, observed
+        Ice and observed area `(block, year)`, km2.
+    rows, columns
+        Place of each block in the lattice of blocks.
+    side_m
+        Block side, m.
+    """
+
+    ice: NDArray[np.float64]
+    observed: NDArray[np.float64]
+    rows: NDArray[np.intp]
+    columns: NDArray[np.intp]
+    side_m: float
 
 
 def bootstrap_area(
     ds: xr.Dataset,
     *,
-    block: str | float = "3.2km",
+    block: str | float | gpd.GeoDataFrame = "3.2km",
     n: int = 10_000,
     seed: int = 42,
     kind: Literal["sampling", "mapping"] = "sampling",
@@ -30,6 +61,9 @@ def bootstrap_area(
     threshold: float = 0.5,
     level: float = 0.95,
     block_errors: BlockErrors | None = None,
+    interval: Literal["percentile", "bca"] = "percentile",
+    domain: xr.DataArray | gpd.GeoDataFrame | None = None,
+    area_kind: AreaKind = "planar",
 ) -> xr.Dataset:
     """Draw ice areas from blocks of yearly maps.
 
@@ -38,9 +72,10 @@ def bootstrap_area(
     and there is no promise that the interval holds the true area.
 
     ``kind="mapping"`` says how wrong the map is: errors of blocks that the model was never trained on are drawn for
-    each block and taken off, together with an error shared by all blocks of a year. The draws are of the true area,
-    so a bias of the model moves them away from `area_km2`. Blocks are taken as independent; errors correlated over
-    more than a block make the interval too narrow. Draws are not cut at 0.
+    each block and taken off, together with an error shared by all blocks of a year and one shared by all years. The
+    draws are of the true area, so a bias of the model moves them away from `area_km2`. Errors of neighbouring blocks
+    and of the same block in other years are as correlated as `block_errors` says, by default not at all. Draws are not
+    cut at 0.
 
     The map is read once, chunk by chunk; what is returned is in memory (`n` x years x 8 bytes).
 
@@ -51,7 +86,9 @@ def bootstrap_area(
         observed, and a CRS in metres.
     block
         Block side in metres or as text (``"3.2km"``), a whole number of pixels; blocks are anchored to the region's
-        grid. Blocks without an observed pixel in any year are left out.
+        grid, and those without an observed pixel in any year are left out. Or a layer of tiles (see
+        `icemap_xr.domain.tile_table`); with ``"sum"`` every tile on the map is drawn from, observed or not, in the
+        order of the layer, as published.
     n
         Draws.
     seed
@@ -63,7 +100,8 @@ def bootstrap_area(
     estimator
         For sampling. ``"ratio"``: ice / observed area of the drawn blocks, times the whole observed area, so that a
         block cut by the edge of the domain counts by its size and a shifted anchor hardly matters. The domain is
-        what is observed: set open sea to NaN, for sea mapped as probability 0 widens the interval.
+        what is observed inside `domain`: sea mapped as probability 0 widens the interval, so declare a domain of land,
+        or set open sea to NaN.
         ``"sum"``: sum of the drawn ice, as published.
     method, threshold
         As in `area`.
@@ -72,14 +110,23 @@ def bootstrap_area(
     block_errors
         For mapping: prediction minus reference as a fraction of a block's observed area, from held-out blocks of the
         same size. An array `(error,)`, drawn anew for each year, or `(error, year)`, rows drawn whole so that what
-        persists between years cancels in changes; or a mapping with `errors` and, if known, `year_effect` `(effect,)`
-        and `block` (side, checked).
+        persists between years cancels in changes; or a mapping as `icemap_xr.errormodel.held_out_errors` makes it, with
+        `errors` and, if known, `year_effect` `(effect,)`, `region_effect` `(effect,)`, `range_m` (distance in metres at
+        which the correlation of errors falls to 1/e), `year_correlation` (of a block's errors) and `block` (side,
+        checked).
+    interval
+        ``"percentile"``: equal tails of the draws. ``"bca"``: bias-corrected and accelerated, for sampling only.
+    domain
+        Where ice is looked for: boolean `(y, x)` on the map's grid, True inside, or polygons, to which a pixel belongs
+        by its centre. Everything outside counts as unobserved, also in `area_km2`. None: the whole map.
+    area_kind
+        ``"planar"`` or ``"true"``, as in `area`.
 
     Returns
     -------
     xarray.Dataset
         `draws (year, draw)`, `interval (year, bound)` with bounds ``"low"`` and ``"high"``, `area_km2 (year)` and
-        `observed_km2 (year)`, float64, planar km2. Every year takes the same blocks in the same draw, so differences
+        `observed_km2 (year)`, float64, km2. Every year takes the same blocks in the same draw, so differences
         of `draws` are draws of change. A year without data is NaN; so is a ratio draw that met none of a year's
         observed blocks, and it is left out of the interval.
 
@@ -87,11 +134,14 @@ def bootstrap_area(
     -----
     UncalibratedWarning
         ``"soft"`` without `calibrated`.
+    OutsideBlocksWarning
+        Observed ground lies in no tile.
 
     Raises
     ------
     InputError
-        A wrong option, a block larger than the region, too few blocks, or no observed pixel at all.
+        A wrong option, a block larger than the region, too few blocks, tiles or a domain that cannot be used, or no
+        observed pixel at all.
     GridError
         `block` is no whole number of pixels.
     SchemaError
@@ -102,33 +152,48 @@ def bootstrap_area(
     ICEmapper's published bootstrap is ``kind="sampling", estimator="sum", seed=42, n=10_000, block="3.2km"``.
     """
     _check_options(n, seed, kind, estimator, level, block_errors)
+    if interval not in ("percentile", "bca") or (interval == "bca" and kind != "sampling"):
+        raise InputError(f"interval {interval!r} is not allowed for {kind}: give 'percentile', or 'bca' for sampling")
+    check_area_kind(area_kind)
     array, calibrated = choose_map(ds, method, threshold, "bootstrap_area")
     grid = RegionGrid.from_dataset(ds)
-    ice, observed = _observed_blocks(array, grid, block, threshold if method == "hard" else None)
+    if domain is not None:
+        array = within_domain(array, grid, domain)
+    cut = threshold if method == "hard" else None
+    weights = GroundWeights(grid) if area_kind == "true" else None
+    blocks = _blocks(array, grid, block, cut, weights, keep_all=kind == "sampling" and estimator == "sum")
+    ice, observed = blocks.ice, blocks.observed
     if kind == "sampling":
         if len(ice) < 2:
-            raise InputError(
-                f"block {block!r} leaves 1 observed block: resampling needs at least 2, give smaller blocks"
-            )
+            given = "the tiles leave" if isinstance(block, gpd.GeoDataFrame) else f"block {block!r} leaves"
+            raise InputError(f"{given} 1 observed block: resampling needs at least 2, give smaller blocks")
         draws = resampled_areas(ice, observed, n, seed, ratio=estimator == "ratio")
     else:
-        errors, year_effect = _read_errors(block_errors, len(array[schema.YEAR]), block)
-        draws = corrected_areas(ice, observed, errors, year_effect, n, seed)
+        size = blocks.side_m if isinstance(block, gpd.GeoDataFrame) else block
+        model = read_errors(block_errors, len(array[schema.YEAR]), blocks.side_m, size)  # type: ignore[arg-type]
+        draws = corrected_areas(ice, observed, model, n, seed, (blocks.rows, blocks.columns))
     attrs: dict[str, Any] = {
         "interval_kind": kind,
+        "interval_method": interval,
         "level": level,
-        "block_m": parse_metres(block),
+        "block_m": blocks.side_m,
         "n_blocks": len(ice),
         "seed": seed,
-        "area_kind": "planar",
+        "area_kind": area_kind,
         "method": method,
         "calibrated": calibrated,
+        "domain": "map" if domain is None else "mask" if isinstance(domain, xr.DataArray) else "polygons",
     }
     if kind == "sampling":
         attrs["estimator"] = estimator
     if method == "hard":
         attrs["threshold"] = threshold
-    return _as_dataset(ice, observed, draws, level, array[schema.YEAR], attrs)
+    if interval == "bca":
+        jackknife = left_out(ice, observed, ratio=estimator == "ratio")
+        bounds = bca_interval(draws, ice.sum(axis=0), jackknife, level)
+    else:
+        bounds = percentile_interval(draws, level)
+    return _as_dataset(blocks, draws, bounds, array[schema.YEAR], attrs)
 
 
 def _check_options(n: int, seed: int, kind: str, estimator: str, level: float, block_errors: object) -> None:
@@ -153,69 +218,71 @@ def _check_options(n: int, seed: int, kind: str, estimator: str, level: float, b
         raise InputError("block_errors is not used by kind='sampling': leave it out, or give kind='mapping'")
 
 
-def _observed_blocks(
-    array: xr.DataArray, grid: RegionGrid, block: str | float, threshold: float | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return ice and observed area `(block, year)`, km2, of the blocks with an observed pixel."""
-    side = grid.pixels(block)
-    if side > max(grid.region_shape):
-        raise InputError(f"block {block!r} is {side} pixels, the region {grid.region_shape}: give smaller blocks")
-    table = block_table(array, grid, side, threshold=threshold).compute()
-    ice, observed = (table[name].values.reshape(len(table[schema.YEAR]), -1).T for name in ("ice_km2", "observed_km2"))
+def _blocks(
+    array: xr.DataArray,
+    grid: RegionGrid,
+    block: str | float | gpd.GeoDataFrame,
+    threshold: float | None,
+    weights: GroundWeights | None,
+    *,
+    keep_all: bool,
+) -> Blocks:
+    """Sum the map to blocks; leave out those without an observed pixel, but with `keep_all` no tile of a layer."""
+    if isinstance(block, gpd.GeoDataFrame):
+        table = tile_table(array, grid, block, threshold=threshold, weights=weights).compute()
+        side = float(table.attrs["block_m"])
+        rows = _lattice(-table["centre_y"].values, side)
+        columns = _lattice(table["centre_x"].values, side)
+        _report_outside(table)
+    else:
+        keep_all = False
+        pixels = grid.pixels(block)
+        if pixels > max(grid.region_shape):
+            raise InputError(f"block {block!r} is {pixels} pixels, the region {grid.region_shape}: give smaller blocks")
+        table = block_table(array, grid, pixels, threshold=threshold, weights=weights).compute()
+        side = float(table.attrs["block_m"])
+        table = table.stack({BLOCK: (BLOCK_Y, BLOCK_X)}, create_index=False)
+        rows, columns = (table[axis].values.astype(np.intp) for axis in (BLOCK_Y, BLOCK_X))
+    ice, observed = (table[name].transpose(BLOCK, schema.YEAR).values for name in ("ice_km2", "observed_km2"))
     used = (observed > 0).any(axis=1)
     if not used.any():
-        raise InputError("the map has no observed pixel: give at least one year with data")
-    return np.ascontiguousarray(ice[used]), np.ascontiguousarray(observed[used])
+        raise InputError("the map has no observed pixel: give at least one year with data, and a domain that meets it")
+    used |= keep_all
+    return Blocks(
+        np.ascontiguousarray(ice[used]), np.ascontiguousarray(observed[used]), rows[used], columns[used], side
+    )
 
 
-def _read_errors(
-    block_errors: BlockErrors | None, years: int, block: str | float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return block errors `(error,)` or `(error, year)` and year effects `(effect,)`; the latter are 0 if unknown."""
-    content: Mapping[str, Any] = block_errors if isinstance(block_errors, Mapping) else {"errors": block_errors}
-    known = ("errors", "year_effect", "block")
-    for key in content:
-        if key not in known:
-            raise InputError(f"block_errors has {key!r}: allowed are {', '.join(known)}{did_you_mean(key, known)}")
-    if "errors" not in content:
-        raise InputError("block_errors lacks 'errors': give the errors of held-out blocks")
-    if "block" in content and not np.isclose(parse_metres(content["block"]), parse_metres(block)):
-        raise InputError(f"block_errors are of blocks of {content['block']!r}, not {block!r}: give that block size")
-    errors = _fractions(content["errors"], "errors")
-    if errors.ndim > 2 or (errors.ndim == 2 and errors.shape[1] != years):
-        raise InputError(f"errors has shape {errors.shape}, the map {years} years: give (error,) or (error, {years})")
-    effect = _fractions(content.get("year_effect", [0.0]), "year_effect")
-    if effect.ndim != 1:
-        raise InputError(f"year_effect has shape {effect.shape}: give one dimension, an effect per held-out year")
-    return errors, effect
+def _lattice(centres: NDArray[np.float64], side: float) -> NDArray[np.intp]:
+    return np.rint((centres - centres.min()) / side).astype(np.intp)
 
 
-def _fractions(values: Any, name: str) -> NDArray[np.float64]:
-    try:
-        array = np.asarray(values, np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"{name} of block_errors is not an array of numbers: give fractions of block area") from None
-    if array.ndim == 0 or array.size == 0 or not np.all(np.abs(array) <= 1):
-        raise InputError(f"{name} of block_errors must be a non-empty array of fractions from -1 to 1, without NaN")
-    return array
+def _report_outside(table: xr.Dataset) -> None:
+    outside, inside = float(table["outside_observed_km2"].max()), float(table["observed_km2"].sum(BLOCK).max())
+    if outside > _OUTSIDE * (inside + outside):
+        ice = float(table["outside_ice_km2"].max())
+        warn(
+            f"{outside:.3f} km2 of observed ground with {ice:.3f} km2 of ice lies in no tile, and is in no sum: give "
+            "tiles that cover the map, or a domain inside them",
+            OutsideBlocksWarning,
+        )
 
 
 def _as_dataset(
-    ice: NDArray[np.float64],
-    observed: NDArray[np.float64],
+    blocks: Blocks,
     draws: NDArray[np.float64],
-    level: float,
+    bounds: NDArray[np.float64],
     years: xr.DataArray,
     attrs: dict[str, Any],
 ) -> xr.Dataset:
-    total = observed.sum(axis=0)
+    total = blocks.observed.sum(axis=0)
     units = {"units": "km2", **attrs}
     year = (schema.YEAR,)
     return xr.Dataset(
         {
             "draws": ((*year, "draw"), draws, units),
-            "interval": ((*year, "bound"), percentile_interval(draws, level), units),
-            "area_km2": (year, np.where(total > 0, ice.sum(axis=0), np.nan), units),
+            "interval": ((*year, "bound"), bounds, units),
+            "area_km2": (year, np.where(total > 0, blocks.ice.sum(axis=0), np.nan), units),
             "observed_km2": (year, total, {"units": "km2"}),
         },
         coords={schema.YEAR: years.variable, "draw": np.arange(draws.shape[1]), "bound": BOUNDS},

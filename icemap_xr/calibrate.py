@@ -1,17 +1,14 @@
 """Calibration: from model probability to P(glacier | probability), by a monotone piecewise linear curve.
 
-Filter yearly maps over time first, then calibrate: a calibrator holds for the kind of map it was fitted on.
+Filter yearly maps over time first, then calibrate: a calibrator holds for the kind of map it was fitted on. The
+published method (`method="kernel-ridge"`) is there to repeat published numbers.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import dask.array as da
 import numpy as np
@@ -19,109 +16,34 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from icemap_xr import schema
-from icemap_xr.errors import InputError
+from icemap_xr.calibrators import KernelRidgeCalibrator, KnotCalibrator, as_calibrator, calibrator_from_json
+from icemap_xr.errors import CalibrationMismatchWarning, InputError, warn
+from icemap_xr.kernels.confidence import shannon_confidence
+from icemap_xr.kernels.curves import METHODS, Histogram
 from icemap_xr.kernels.probabilities import check_probabilities
 from icemap_xr.kernels.reliability import bin_sums
-from icemap_xr.types import Calibrator, FloatArray, StrPath
+from icemap_xr.types import Calibrator, StrPath
 
-KIND = "monotone-knots"
+__all__ = [
+    "KernelRidgeCalibrator",
+    "KnotCalibrator",
+    "as_calibrator",
+    "calibrate",
+    "calibrator_from_json",
+    "fit_calibrator",
+    "reliability",
+]
+
 #: attribute that marks a calibrated map and says by what
 CALIBRATOR_ATTR = "calibrator"
-
-
-@dataclass(frozen=True)
-class KnotCalibrator:
-    """A monotone, piecewise linear calibration curve.
-
-    Parameters
-    ----------
-    x
-        Model probability of the knots, 0..1, strictly increasing, at least two.
-    y
-        P(glacier | x) of the knots, 0..1, never decreasing. Outside the knots the curve is constant.
-    name
-        Name for attributes and lineage.
-    fitted_on
-        Provenance: maps, reference and method of the fit.
-
-    Raises
-    ------
-    InputError
-        The knots are no monotone curve inside 0..1.
-    """
-
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    name: str = ""
-    fitted_on: str = ""
-
-    def __post_init__(self) -> None:
-        """Turn knots into plain floats, and refuse a curve that is not monotone."""
-        for axis in ("x", "y"):
-            try:
-                knots = tuple(float(value) for value in getattr(self, axis))
-            except (TypeError, ValueError):
-                raise InputError(f"{axis} of a calibrator is not a list of numbers: give its knots as floats") from None
-            if not all(math.isfinite(value) and 0 <= value <= 1 for value in knots):
-                raise InputError(f"{axis} of a calibrator has knots outside 0..1: give probabilities")
-            object.__setattr__(self, axis, knots)
-        if len(self.x) != len(self.y) or len(self.x) < 2:
-            raise InputError(f"a calibrator has {len(self.x)} x and {len(self.y)} y: give the same number, at least 2")
-        if not np.all(np.diff(self.x) > 0):
-            raise InputError("x of a calibrator does not increase strictly: sort the knots and drop repeated ones")
-        if not np.all(np.diff(self.y) >= 0):
-            raise InputError("y of a calibrator falls somewhere: a calibration curve must be monotone")
-
-    def __call__(self, probability: FloatArray, /) -> NDArray[np.float32]:
-        """Calibrate probabilities of any shape.
-
-        Returns
-        -------
-        ndarray
-            float32 of the same shape; NaN stays NaN.
-
-        Raises
-        ------
-        InputError
-            A value lies outside 0..1 by more than float32 rounding.
-        """
-        values = np.asarray(probability)
-        check_probabilities(values, "calibrating")
-        return np.asarray(np.interp(values, self.x, self.y), np.float32)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the calibrator as plain JSON types."""
-        return {
-            "type": KIND,
-            "name": self.name,
-            "fitted_on": self.fitted_on,
-            "x": list(self.x),
-            "y": list(self.y),
-        }
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> KnotCalibrator:
-        """Build the calibrator that `to_json` described.
-
-        Raises
-        ------
-        InputError
-            `content` describes another kind of calibrator, or none.
-        """
-        if not isinstance(content, Mapping) or content.get("type") != KIND:
-            kind = content.get("type") if isinstance(content, Mapping) else type(content).__name__
-            raise InputError(f"calibrator type {kind!r} is not allowed: give the JSON of a {KIND!r} calibrator")
-        missing = [key for key in ("x", "y") if not isinstance(content.get(key), list | tuple)]
-        if missing:
-            raise InputError(f"the calibrator lacks the list {missing[0]!r}: give x and y of its knots")
-        name, fitted_on = str(content.get("name", "")), str(content.get("fitted_on", ""))
-        return cls(tuple(content["x"]), tuple(content["y"]), name, fitted_on)
-
+#: attribute of a map that was filtered over years, and what stands for its absence
+FILTER_ATTR, SINGLE_YEARS = "temporal_filter", "single years"
+_RIDGE = "kernel-ridge"
 
 Pairs = Iterable[tuple[ArrayLike, ArrayLike]]
 
 
-def _tiles(probability: Any, reference: Any) -> Iterator[tuple[ArrayLike, ArrayLike]]:
+def tiles_of(probability: Any, reference: Any) -> Iterator[tuple[ArrayLike, ArrayLike]]:
     """Yield `(probability, reference)` tile by tile; a Dask-backed map is read one chunk at a time."""
     if reference is None:
         for pair in probability:
@@ -149,15 +71,41 @@ def _tiles(probability: Any, reference: Any) -> Iterator[tuple[ArrayLike, ArrayL
         yield np.asarray(p[part]), np.asarray(y[part])
 
 
-def _histogram(probability: Any, reference: Any, bins: int) -> NDArray[np.float64]:
+def _histogram(tiles: Iterable[tuple[ArrayLike, ArrayLike]], bins: int) -> NDArray[np.float64]:
     if bins < 2:
         raise InputError(f"bins {bins} is not allowed: give at least 2")
     sums = np.zeros((3, bins))
-    for p, y in _tiles(probability, reference):
+    for p, y in tiles:
         sums += bin_sums(p, y, bins)
     if not sums[0].any():
         raise InputError("no pixel has both a probability and a reference: give tiles where both are observed")
     return sums
+
+
+@overload
+def fit_calibrator(
+    probability: ArrayLike | xr.DataArray | Pairs,
+    reference: ArrayLike | xr.DataArray | None = None,
+    *,
+    method: Literal["kernel-ridge"],
+    bins: int | None = None,
+    name: str | None = None,
+    fitted_on: str = "",
+    map_kind: str | None = None,
+) -> KernelRidgeCalibrator: ...
+
+
+@overload
+def fit_calibrator(
+    probability: ArrayLike | xr.DataArray | Pairs,
+    reference: ArrayLike | xr.DataArray | None = None,
+    *,
+    method: Literal["isotonic", "beta", "temperature"] = "isotonic",
+    bins: int | None = None,
+    name: str | None = None,
+    fitted_on: str = "",
+    map_kind: str | None = None,
+) -> KnotCalibrator: ...
 
 
 def fit_calibrator(
@@ -165,14 +113,14 @@ def fit_calibrator(
     reference: ArrayLike | xr.DataArray | None = None,
     *,
     method: str = "isotonic",
-    bins: int = 10_000,
-    name: str = "isotonic",
+    bins: int | None = None,
+    name: str | None = None,
     fitted_on: str = "",
-) -> KnotCalibrator:
+    map_kind: str | None = None,
+) -> KnotCalibrator | KernelRidgeCalibrator:
     """Fit P(glacier | probability).
 
-    Tiles are added to a fine histogram of probability and forgotten, so memory does not grow with their number; the
-    curve is the weighted isotonic regression of the bins' mean reference on their mean probability.
+    Tiles are added to a fine histogram and forgotten, so memory does not grow with their number.
 
     Parameters
     ----------
@@ -182,11 +130,17 @@ def fit_calibrator(
     reference
         True ice cover of each pixel, 0..1 (a class or a covered fraction), NaN where unknown.
     method
-        ``"isotonic"``.
+        ``"isotonic"``: weighted isotonic regression, any monotone shape. ``"beta"``: three parameters, smooth.
+        ``"temperature"``: one parameter, cannot correct a bias. ``"kernel-ridge"``: the published regression of
+        accuracy on confidence, which is not monotone (see Notes).
     bins
-        Bins of the histogram. With the default of 10,000 the curve is that of the pixels themselves to 1e-4.
+        Bins of the histogram: of probability, 10,000 by default, with which the curve is that of the pixels
+        themselves to 1e-4; for ``"kernel-ridge"`` of confidence, 100 by default, as published.
     name, fitted_on
-        Name and provenance kept with the calibrator.
+        Name (by default the method) and provenance kept with the calibrator.
+    map_kind
+        What was done to the maps; see `KnotCalibrator`. By default what a DataArray says of itself, and of plain arrays
+        that it is not known.
 
     Raises
     ------
@@ -196,23 +150,62 @@ def fit_calibrator(
     Notes
     -----
     Judge the result with `reliability` on data that was not used here.
+
+    The published method: mean confidence and accuracy of 100 bins, an anchor at (0, 0) and one at (1, 1), then
+    scikit-learn's ``KernelRidge(kernel="laplacian", alpha=1e-2 * (1 - w))`` with ``w = (n / max n) ** 0.1``.
+    Scikit-learn takes an array of penalties as one for each target, and there is one target: only the first is used,
+    which is the anchor's, 0. So the published curve runs through every bin exactly.
     """
-    if method != "isotonic":
-        raise InputError(f"method {method!r} is not allowed: give 'isotonic'")
-    count, sum_p, sum_y = _histogram(probability, reference, bins)
-    filled = count > 0
-    count, x, y = count[filled], sum_p[filled] / count[filled], sum_y[filled] / count[filled]
+    if method != _RIDGE and method not in METHODS:
+        raise InputError(f"method {method!r} is not allowed: give one of {', '.join([*METHODS, _RIDGE])}")
+    if map_kind is None:
+        map_kind = kind_of(probability) if isinstance(probability, xr.DataArray) else ""
+    labels = (method if name is None else name, fitted_on, map_kind)
+    if method == _RIDGE:
+        return _fit_ridge(tiles_of(probability, reference), 100 if bins is None else bins, labels)
+    sums = _histogram(tiles_of(probability, reference), 10_000 if bins is None else bins)
+    filled = sums[0] > 0
+    count, x, y = sums[0, filled], sums[1, filled] / sums[0, filled], sums[2, filled] / sums[0, filled]
     share = float(np.average(y, weights=count))
     if not 0 < share < 1:
         raise InputError(f"the reference is {share:.0%} ice: give tiles with both ice and ice-free ground")
     if len(x) < 2:
         raise InputError(f"every probability is near {x[0]:g}: a curve needs maps with different probabilities")
-    # here, not above: importing scikit-learn takes longer than the rest of the package
-    from sklearn.isotonic import IsotonicRegression
+    knots_x, knots_y = METHODS[method](Histogram(count, x, y))
+    return KnotCalibrator(tuple(knots_x.tolist()), tuple(knots_y.tolist()), *labels)
 
-    model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(x, y, sample_weight=count)
-    knots_x = np.clip(model.X_thresholds_, 0, 1)
-    return KnotCalibrator(tuple(knots_x.tolist()), tuple(model.y_thresholds_.tolist()), name, fitted_on)
+
+def _fit_ridge(
+    tiles: Iterable[tuple[ArrayLike, ArrayLike]], bins: int, labels: tuple[str, str, str]
+) -> KernelRidgeCalibrator:
+    """Fit the published regression: accuracy over confidence."""
+    count, x, y = _histogram(map(_confidence_and_truth, tiles), bins)
+    filled = count > 0
+    count = count[filled]
+    x = np.concatenate([[0.0], x[filled] / count, [1.0]])
+    y = np.concatenate([[0.0], y[filled] / count, [1.0]])
+    penalty = 1e-2 * (1 - np.concatenate([[1.0], (count / count.max()) ** 0.1, [1.0]]))
+    # here, not above: importing scikit-learn takes longer than the rest of the package
+    from sklearn.kernel_ridge import KernelRidge
+
+    model = KernelRidge(kernel="laplacian", alpha=penalty).fit(x[:, None], y)
+    return KernelRidgeCalibrator.from_support(model.X_fit_, model.dual_coef_, *labels)
+
+
+def _confidence_and_truth(tile: tuple[ArrayLike, ArrayLike]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the confidence of each pixel, and 1 where its class is right."""
+    p, y = np.asarray(tile[0], np.float64), np.asarray(tile[1], np.float64)
+    check_probabilities(p, "fitting")
+    check_probabilities(y, "the reference")
+    if p.shape != y.shape:
+        raise InputError(f"probability has shape {p.shape}, its reference {y.shape}: give both on the same grid")
+    known = np.isfinite(p) & np.isfinite(y)
+    return np.where(known, shannon_confidence(p), np.nan), np.where(known, (p >= 0.5) == (y >= 0.5), np.nan)
+
+
+def kind_of(array: xr.DataArray) -> str:
+    """Return what was done to a map: the filter's name, or that it shows single years."""
+    return str(array.attrs.get(FILTER_ATTR, SINGLE_YEARS))
 
 
 def reliability(
@@ -239,10 +232,10 @@ def reliability(
         `pixels`, `mean_probability` and `ice_fraction` `(bin)` float64, NaN in empty bins, and the scalar `ece`: the
         mean of their absolute difference over pixels (dimensionless).
     """
-    tiles: Iterable[tuple[ArrayLike, ArrayLike]] = _tiles(probability, reference)
+    tiles: Iterable[tuple[ArrayLike, ArrayLike]] = tiles_of(probability, reference)
     if calibrator is not None:
         tiles = ((calibrator(np.asarray(p)), y) for p, y in tiles)
-    count, sum_p, sum_y = _histogram(tiles, None, bins)
+    count, sum_p, sum_y = _histogram(tiles, bins)
     per_pixel = np.where(count > 0, 1 / np.maximum(count, 1), np.nan)
     return xr.Dataset(
         {
@@ -253,22 +246,6 @@ def reliability(
         },
         coords={"bin": ("bin", (np.arange(bins) + 0.5) / bins, {"long_name": "bin centre", "units": "1"})},
     )
-
-
-def as_calibrator(calibrator: Calibrator | Mapping[str, Any] | StrPath) -> Calibrator:
-    """Return a calibrator from itself, from its JSON content, or from the path of a JSON file."""
-    if isinstance(calibrator, Mapping):
-        return KnotCalibrator.from_json(calibrator)
-    if isinstance(calibrator, str | PathLike):
-        try:
-            return KnotCalibrator.from_json(json.loads(Path(calibrator).read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise InputError(
-                f"calibrator {str(calibrator)!r} cannot be read ({error}): give the path of a calibrator's JSON file"
-            ) from None
-    if not isinstance(calibrator, Calibrator):
-        raise InputError(f"{type(calibrator).__name__} is no calibrator: give a KnotCalibrator, its dict, or a path")
-    return calibrator
 
 
 def calibrate(
@@ -291,6 +268,11 @@ def calibrate(
         `ds` with `calibrated (year, y, x)` float32, lazy where `probability` is; its attribute `calibrator` holds the
         calibrator's JSON. `probability` is kept as it was. NaN stays NaN.
 
+    Warns
+    -----
+    CalibrationMismatchWarning
+        The calibrator was fitted on single years and the maps are filtered over time, or the other way round.
+
     Raises
     ------
     InputError
@@ -305,6 +287,7 @@ def calibrate(
         raise InputError(f"the dataset has {name!r} already: drop it first, or give another name for the new variable")
     if CALIBRATOR_ATTR in probability.attrs:
         raise InputError("the probability is calibrated already: calibrate the model's own probability, once")
+    _compare_kinds(curve, probability)
     data = probability.data
     if probability.chunks is None:
         values = curve(np.asarray(data))
@@ -320,3 +303,14 @@ def calibrate(
     calibrated.attrs = attrs
     calibrated.encoding = {k: v for k, v in probability.encoding.items() if k == "grid_mapping"}
     return ds.assign({name: calibrated})
+
+
+def _compare_kinds(curve: Calibrator, probability: xr.DataArray) -> None:
+    """Warn where the maps are not of the kind that the calibrator was fitted on."""
+    fitted, given = str(getattr(curve, "map_kind", "")), kind_of(probability)
+    if fitted and fitted != given:
+        warn(
+            f"the calibrator was fitted on maps of the kind {fitted!r} and the maps are {given!r}: its probabilities "
+            "do not hold for them; filter the maps as those of the fit were, or fit it again",
+            CalibrationMismatchWarning,
+        )

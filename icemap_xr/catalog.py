@@ -7,24 +7,30 @@ rasters.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pystac
-import requests
-from shapely.geometry import shape
-from shapely.geometry.base import BaseGeometry
 
 from icemap_xr import schema
-from icemap_xr.errors import CatalogUnavailableError, EmptySearchError, InputError
+from icemap_xr.coverage import choose_orbit
+from icemap_xr.duplicates import unique
+from icemap_xr.errors import AccessError, CatalogUnavailableError, EmptySearchError, InputError
+from icemap_xr.footprints import Area, footprint, mend_footprint
+from icemap_xr.lineage import scrub as scrub_all
 from icemap_xr.providers import PROVENANCE, Provider, Source, known_providers, load_provider
-from icemap_xr.stac_items import items_from_files
+from icemap_xr.sentinel1 import product_properties
+from icemap_xr.stac_read import Query, read_items
+from icemap_xr.types import StrPath
 from icemap_xr.urls import scrub
-from icemap_xr.vectors import union_in_crs
+from icemap_xr.web import Patience, Web
 from icemap_xr.yearindex import year_bounds
+
+logger = logging.getLogger("icemap_xr")
 
 
 def search(
@@ -34,13 +40,17 @@ def search(
     *,
     features: Sequence[str] | None = None,
     orbit_state: str | None = None,
-    relative_orbit: int | None = None,
+    relative_orbit: int | Literal["best"] | None = None,
     platforms: Sequence[str] | None = None,
     year_start: str = "01-01",
     profile: str = "local",
     timeout: float = 30.0,
+    deadline: float = 600.0,
 ) -> pystac.ItemCollection:
     """Find the scenes of a region and some years.
+
+    Of an acquisition that was processed again only the newest item is kept; what was dropped is recorded. Addresses of
+    assets stay as the catalogue gives them, without signatures: those are made while reading.
 
     Parameters
     ----------
@@ -48,7 +58,8 @@ def search(
         Name of a profile, URL of a STAC API or static catalogue, path of a `catalog.json`, or a folder of rasters that
         `items_from_files` knows.
     region
-        (west, south, east, north) in lon/lat, a geometry in lon/lat, a GeoDataFrame or a vector file.
+        (west, south, east, north) in lon/lat (west > east lies over the antimeridian), a geometry in lon/lat, a
+        GeoDataFrame or a vector file.
     years
         One year or several; a year is named after the calendar year it starts in.
     features
@@ -56,58 +67,74 @@ def search(
     orbit_state
         ``"ascending"`` or ``"descending"``; both by default.
     relative_orbit
-        Relative orbit (track) number; all by default.
+        Relative orbit (track) number, or ``"best"`` for the one that observes the region best in its worst year; all
+        by default.
     platforms
         Such as ``["sentinel-1a"]``; all by default.
     year_start
         Month and day on which a year begins.
     profile
-        Profile that says what the collections hold, where `provider` is a URL or path.
+        Profile that says what the collections hold, where `provider` is a URL or path: a name or a `.yaml` file.
     timeout
-        Seconds to wait for an answer of the catalogue.
+        Seconds to wait for one answer of the catalogue.
+    deadline
+        Seconds for the whole search, its retries and waits included.
 
     Returns
     -------
     pystac.ItemCollection
-        Items sorted by time, asset links absolute; `extra_fields["icemap:search"]` records the request.
+        Items sorted by time, asset links absolute; `extra_fields["icemap:search"]` records the request, what was
+        dropped or mended, and the orbit chosen.
 
     Raises
     ------
     CatalogUnavailableError
-        The catalogue does not answer.
+        The catalogue does not answer, or not completely.
     EmptySearchError
         It answers, and nothing fits.
+    AccessError
+        An item points to where its profile does not allow, such as a local file.
     InputError
-        A parameter cannot be used.
+        A parameter or an item cannot be used.
     """
     wanted_years = _years(years)
     known = _provider(str(provider), profile)
     sources = _sources(known, features)
-    area = union_in_crs(region, "EPSG:4326")
-    start, end = year_bounds(wanted_years[0], year_start)[0], year_bounds(wanted_years[-1], year_start)[1]
-    where = known.url or str(provider)
-    items = _fetch(where, sources, area.bounds, (start, end), _equals(orbit_state, relative_orbit), timeout)
+    area = Area.of(region)
     bounds = [year_bounds(year, year_start) for year in wanted_years]
+    where = known.url or str(provider)
+    track = None if relative_orbit == "best" else relative_orbit
+    wanted = _equals(orbit_state, track)
+    collections = {source.collection for source in sources}
+    query = Query(sorted(collections), area.boxes, (bounds[0][0], bounds[-1][1]), wanted)
+    items = read_items(where, query, Web(Patience(timeout=timeout, deadline=deadline)))
+    items = [item for item in items if item.collection_id in collections]
+    mended = [_complete(item) for item in items]
     chosen = [
         item
         for item in items
-        if _in_years(item, bounds)
-        and _footprint(item).intersects(area)
-        and _has(item, orbit_state, relative_orbit, platforms)
-        and item.collection_id in {source.collection for source in sources}
+        if _in_years(item, bounds) and _has(item, wanted, platforms) and area.touches(footprint(item))
     ]
+    chosen, dropped = unique(chosen, sources)
+    best = None
+    if relative_orbit == "best" and chosen:
+        best = choose_orbit(chosen, sources, area, wanted_years, year_start)
+        chosen = [item for item in chosen if best.holds(item)]
     if not chosen:
         raise EmptySearchError(
-            f"{scrub(where)} has no scene of {', '.join(sorted({s.collection for s in sources}))} in "
-            f"{_box(area.bounds)} for {_span(wanted_years)}: check region, years and filters"
+            f"{scrub(where)} has no scene of {', '.join(sorted(collections))} in {_boxes(area)} for "
+            f"{_span(wanted_years)}: check region, years and filters"
         )
     chosen.sort(key=lambda item: (_time(item), item.id))
     for item in chosen:
-        item.make_asset_hrefs_absolute()
+        _make_absolute(item)
+        _check_addresses(item, sources, known, local="://" not in where)
+    if dropped:
+        logger.info("left out %d items of acquisitions that were processed again", len(dropped))
     provenance = {
         "provider": known.name,
         "url": scrub(where),
-        "bounds": list(area.bounds),
+        "bounds": list(area.lonlat.bounds),
         "years": list(wanted_years),
         "year_start": year_start,
         "orbit_state": orbit_state,
@@ -115,8 +142,47 @@ def search(
         "platforms": list(platforms) if platforms else None,
         "searched": datetime.now(UTC).isoformat(timespec="seconds"),
         "sources": known.to_dict()["sources"],
+        "dropped": dropped,
+        "mended": [note for note in mended if note],
     }
+    if best is not None:
+        provenance["chosen_orbit"] = best.to_dict()
     return pystac.ItemCollection(chosen, extra_fields={PROVENANCE: provenance})
+
+
+def save_items(items: pystac.ItemCollection, path: StrPath) -> None:
+    """Write items to a JSON file that holds no signatures or credentials; `load_items` reads it.
+
+    Parameters
+    ----------
+    items
+        What `search` returned. Addresses lose their query (signatures), user and password; entries whose names say
+        that they are secret are left out.
+    path
+        File to write; it appears whole.
+    """
+    from icemap_xr.folders import write_text
+
+    slim = items.clone()
+    for item in slim:
+        item.clear_links()
+    write_text(Path(path), json.dumps(scrub_all(slim.to_dict()), indent=1))
+
+
+def load_items(path: StrPath) -> pystac.ItemCollection:
+    """Read items that `save_items` or `icemap search --output` wrote.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read as items.
+    """
+    try:
+        return pystac.ItemCollection.from_file(str(path))
+    except (OSError, ValueError, KeyError, TypeError, pystac.errors.STACError) as error:
+        raise InputError(
+            f"{path} cannot be read as items ({type(error).__name__}): write it with icemap search --output"
+        ) from None
 
 
 def _years(years: int | Iterable[int]) -> tuple[int, ...]:
@@ -134,6 +200,11 @@ def _provider(name: str, profile: str) -> Provider:
         if found.url is None:
             raise InputError(f"provider {name!r} has no address of its own: give a URL, a catalog.json or a folder")
         return found
+    if name.endswith((".yaml", ".yml")) and Path(name).exists():
+        found = load_provider(name)
+        if found.url is None:
+            raise InputError(f"profile {name!r} has no url: give it as profile= beside a URL or path")
+        return found
     if "://" in name or Path(name).exists():
         return load_provider(profile)
     if "/" in name or name.endswith(".json"):
@@ -150,99 +221,42 @@ def _sources(provider: Provider, features: Sequence[str] | None) -> tuple[Source
     return found
 
 
-def _fetch(
-    where: str,
-    sources: Sequence[Source],
-    bounds: tuple[float, ...],
-    interval: tuple[np.datetime64, np.datetime64],
-    equals: dict[str, Any],
-    timeout: float,
-) -> list[pystac.Item]:
-    """Return candidate items; the caller filters again, so a server may filter or not."""
-    if "://" not in where:
-        path = Path(where)
-        if path.is_dir() and not (path / "catalog.json").exists():
-            return list(items_from_files(path))
-        return _walk(str(path / "catalog.json" if path.is_dir() else path))
+def _complete(item: pystac.Item) -> str | None:
+    """Give an item what its product's name tells and its properties do not; returns what was mended, if anything."""
+    for name, value in product_properties(item.id).items():
+        if item.properties.get(name) is None:
+            item.properties[name] = value
+    if item.properties.get("platform"):
+        item.properties["platform"] = str(item.properties["platform"]).lower()
+    return mend_footprint(item)
+
+
+def _make_absolute(item: pystac.Item) -> None:
     try:
-        answer = requests.get(where, timeout=timeout, headers={"Accept": "application/json"})
-        answer.raise_for_status()
-        landing = answer.json()
-    except (requests.RequestException, json.JSONDecodeError) as error:
-        raise _unavailable(where, error) from None
-    if not isinstance(landing, dict):
-        raise CatalogUnavailableError(f"{scrub(where)} is no STAC catalogue: give a catalogue, a collection or items")
-    if not any("item-search" in str(uri) for uri in landing.get("conformsTo") or ()):
-        return _walk(where)
-    return _api_search(where, sources, bounds, interval, equals, timeout)
+        item.make_asset_hrefs_absolute()
+    except pystac.errors.STACError:
+        raise AccessError(
+            f"item {item.id!r} has relative addresses of assets and none of its own: mend the catalogue"
+        ) from None
 
 
-def _api_search(
-    where: str,
-    sources: Sequence[Source],
-    bounds: tuple[float, ...],
-    interval: tuple[np.datetime64, np.datetime64],
-    equals: dict[str, Any],
-    timeout: float,
-) -> list[pystac.Item]:
-    # takes a second to import, which only a search should pay
-    from pystac_client import Client
-    from pystac_client.exceptions import APIError
-    from pystac_client.stac_api_io import StacApiIO
-
-    start, end = (np.datetime_as_string(moment, unit="s") + "Z" for moment in interval)
-    try:
-        client = Client.open(where, stac_io=StacApiIO(max_retries=3, timeout=timeout))
-        # where a server does not filter by properties, pystac-client would get nothing, silently
-        query = {name: {"eq": value} for name, value in equals.items()} if client.conforms_to("QUERY") else {}
-        found = client.search(
-            collections=sorted({source.collection for source in sources}),
-            bbox=bounds,
-            datetime=f"{start}/{end}",
-            limit=200,
-            query=query or None,
-        )
-        return list(found.items())
-    except (APIError, requests.RequestException) as error:
-        raise _unavailable(where, error) from None
-
-
-def _walk(href: str) -> list[pystac.Item]:
-    """Return all items of a static catalogue, a collection, a saved search or a single item."""
-    try:
-        content = pystac.StacIO.default().read_json(href)
-        if content.get("type") == "FeatureCollection":
-            return list(pystac.ItemCollection.from_dict(content))
-        found = pystac.read_file(href)
-        if isinstance(found, pystac.Catalog):
-            return list(found.get_items(recursive=True))
-    except Exception as error:  # pystac raises bare Exception for an unreachable address
-        raise _unavailable(href, error) from None
-    if isinstance(found, pystac.Item):
-        return [found]
-    raise CatalogUnavailableError(f"{scrub(href)} is no STAC catalogue: give a catalogue, a collection or items")
-
-
-def _unavailable(where: str, error: Exception) -> CatalogUnavailableError:
-    status = getattr(getattr(error, "response", None), "status_code", None) or getattr(error, "status_code", None)
-    cause = f"status {status}" if status else type(error).__name__
-    return CatalogUnavailableError(
-        f"{scrub(where)} does not answer as a STAC catalogue ({cause}): check the address and the network, or try later"
-    )
+def _check_addresses(item: pystac.Item, sources: Sequence[Source], provider: Provider, *, local: bool) -> None:
+    keys = {key for s in sources if s.collection == item.collection_id for key in s.assets.values()}
+    for key in keys & set(item.assets):
+        provider.access.check(item.assets[key].href, local=local, what=f"item {item.id!r}, asset {key!r}")
 
 
 def _equals(orbit_state: str | None, relative_orbit: int | None) -> dict[str, Any]:
     if orbit_state not in (None, "ascending", "descending"):
         raise InputError(f"orbit_state={orbit_state!r} is not allowed: choose 'ascending' or 'descending'")
+    if relative_orbit is not None and not (isinstance(relative_orbit, int) and 1 <= relative_orbit <= 175):
+        raise InputError(f"relative_orbit={relative_orbit!r} is not allowed: give 1 to 175, or 'best'")
     both = {"sat:orbit_state": orbit_state, "sat:relative_orbit": relative_orbit}
     return {name: value for name, value in both.items() if value is not None}
 
 
-def _has(
-    item: pystac.Item, orbit_state: str | None, relative_orbit: int | None, platforms: Sequence[str] | None
-) -> bool:
+def _has(item: pystac.Item, wanted: dict[str, Any], platforms: Sequence[str] | None) -> bool:
     properties = item.properties
-    wanted = _equals(orbit_state, relative_orbit)
     if any(properties.get(name) != value for name, value in wanted.items()):
         return False
     return not platforms or str(properties.get("platform", "")).lower() in {name.lower() for name in platforms}
@@ -255,19 +269,13 @@ def _time(item: pystac.Item) -> np.datetime64:
     return np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "ns")
 
 
-def _footprint(item: pystac.Item) -> BaseGeometry:
-    if item.geometry is None:
-        raise InputError(f"item {item.id!r} has no geometry: mend the catalogue")
-    return shape(item.geometry)
-
-
 def _in_years(item: pystac.Item, bounds: Sequence[tuple[np.datetime64, np.datetime64]]) -> bool:
     time = _time(item)
     return any(start <= time < end for start, end in bounds)
 
 
-def _box(bounds: tuple[float, ...]) -> str:
-    return "(" + ", ".join(f"{value:.3f}" for value in bounds) + ")"
+def _boxes(area: Area) -> str:
+    return " and ".join("(" + ", ".join(f"{value:.3f}" for value in box) + ")" for box in area.boxes)
 
 
 def _span(years: Sequence[int]) -> str:

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import dask
 import dask.array as da
 import numpy as np
 import pystac
 import xarray as xr
-import zarr
 from dask.highlevelgraph import HighLevelGraph
-from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 
-from icemap_xr import schema, store
-from icemap_xr.errors import InputError, SchemaError
+from icemap_xr import objectstore, schema, store
+from icemap_xr.cube_index import HOLES, add_index, known_blocks, scene_digest
+from icemap_xr.errors import InputError, ReadError
+from icemap_xr.footprints import Area, footprint
+from icemap_xr.grd.cubes import add_shifts, as_read, described, near
+from icemap_xr.grd.options import GrdOptions
 from icemap_xr.grid import RegionGrid
-from icemap_xr.providers import PROVENANCE, Source, load_provider
-from icemap_xr.reading import LOADERS, BlockRead, Loader
-from icemap_xr.scenes import Scene, scenes_from_items
+from icemap_xr.providers import PROVENANCE, Provider, Source, known_providers, load_provider
+from icemap_xr.reading import LOADERS, BlockCopy, BlockRead, Loader, Reading, reading_threads
+from icemap_xr.scenes import Scene, one_orbit, scenes_from_items
 from icemap_xr.types import StrPath
-from icemap_xr.urls import scrub
-from icemap_xr.yearindex import year_bounds, year_index
+from icemap_xr.urls import is_remote
+from icemap_xr.web import Patience
+from icemap_xr.yearindex import year_bounds
+
+OnError = Literal["raise", "hole"]
 
 
 def build_cube(
@@ -43,6 +52,11 @@ def build_cube(
     loader: Loader = "odc",
     resampling: str = "bilinear",
     chunk: int = 512,
+    on_error: OnError = "raise",
+    reuse: StrPath | None = None,
+    profile: str | None = None,
+    patience: Patience | None = None,
+    grd: GrdOptions | None = None,
 ) -> xr.Dataset:
     """Read scenes onto a grid and write them as a cube; resumable.
 
@@ -78,6 +92,21 @@ def build_cube(
         GDAL resampling of rasters that lie on another grid.
     chunk
         Side of the cube's chunks in pixels; each is read by one task and written by it alone.
+    on_error
+        What becomes of a block whose raster cannot be read after all tries: ``"raise"`` makes it an error, ``"hole"``
+        leaves it empty and records it (`cube_info`, the manifest, and `<feature>_missing_blocks`). A scene with a hole
+        is no step of a year.
+    reuse
+        A finished cube on the same grid: scenes that it holds whole are copied from it, not read again. So a year is
+        added, or holes are filled, at the cost of what is new.
+    profile
+        Provider profile (name or `.yaml` file) that says which addresses may be opened and with which credentials; that
+        of the search by default, if it came with icemap-xr.
+    patience
+        Tries and deadline of each block; `Patience()` by default.
+    grd
+        How scenes in radar geometry are calibrated, cleaned and geocoded (`icemap_xr.grd.GrdOptions`); without it they
+        are refused. Their shifts against each other are added to the cube, and warn over half a pixel.
 
     Returns
     -------
@@ -89,32 +118,73 @@ def build_cube(
     OutputExistsError
         `path` holds something else.
     AssetMissingError, InputError
-        The items do not make one series: see `scenes_from_items`.
-    ReadError
-        A raster could not be read; nothing is left under `path`, and the call may be repeated.
+        The items do not make one series of one orbit: see `scenes_from_items`.
+    IncompleteReadError
+        With ``on_error="raise"``: rasters could not be read in several tries (it is a `ReadError`, and lists the blocks
+        in `failures`); all other blocks are written, nothing is left under `path`, and the call repeated reads only
+        what is missing.
+    StoreBusyError
+        Another process is writing this cube.
     """
     if loader not in LOADERS:
         raise InputError(f"loader={loader!r} is not allowed: choose {' or '.join(map(repr, LOADERS))}")
     if resampling not in Resampling.__members__:
         raise InputError(f"resampling={resampling!r} is not allowed: choose one of {', '.join(Resampling.__members__)}")
+    if on_error not in ("raise", "hole"):
+        raise InputError(f"on_error={on_error!r} is not allowed: choose 'raise' or 'hole'")
     if steps < 1 or chunk < 1:
         raise InputError(f"steps={steps}, chunk={chunk} are not allowed: give at least 1")
     asked: Mapping[str, Any] = items.extra_fields.get(PROVENANCE, {})
     begins = year_start or str(asked.get("year_start", "01-01"))
-    series = _series(items, asked, features, polarisation, baseline_days)
+    provider, remote = _provider(asked, profile), "://" in str(asked.get("url", ""))
+    series = as_read(_series(items, asked, features, polarisation, baseline_days, grd is not None), grd)
     labels = _labels(asked.get("years") if years is None else years, series, begins)
     index = {"years": labels, "steps": steps, "year_start": begins, "tolerance_days": tolerance_days}
-    reading = {"loader": loader, "resampling": resampling, "chunk": chunk}
+    reading: dict[str, Any] = {"loader": loader, "resampling": resampling, "chunk": chunk}
+    reading |= {"grd": grd.to_dict()} if grd else {}
     plan = {"grid": _grid_plan(grid), "index": index, "reading": reading, "scenes": _scenes_digest(series)}
     if store.check_writable(path, plan):
-        return open_cube(path)
-    attrs = _attrs(series, index, asked)
+        return _opened(path, on_error)
+    _check_overlap(series, grid)
+    attrs = _attrs(series, index, asked) | _grid_attrs(grid)
+    limits = provider.quotas.limits(provider.name)
+    how = Reading(loader, resampling, provider.access, not remote, patience or Patience(), near(grd, grid), limits)
+    jobs = _Jobs(
+        how,
+        chunk,
+        store.partial_path(path) / HOLES if on_error == "hole" else None,
+        known_blocks(reuse, plan) if reuse is not None else {},
+        described(series, how),
+    )
+
+    def finish(partial: Path) -> dict[str, Any]:
+        add_shifts(partial, series, grd)
+        return add_index(partial, series, index, attrs)
+
     ds = xr.Dataset(coords=grid.coords(), attrs=attrs)
     for name, scenes in series.items():
-        ds = ds.merge(_native(name, scenes, grid, reading))
-    store.write_groups({"": ds}, path, plan=plan, what="reading scenes")
-    facts = _add_index(store.partial_path(path), series, index, attrs)
-    store.finish(path, plan=plan, facts={"valid_pixels": facts, "search": dict(asked)})
+        ds = ds.merge(_native(name, scenes, grid, jobs))
+    threads = reading_threads(itertools.chain(*series.values()), provider.quotas.connections)
+    with dask.config.set(threads):
+        store.write(
+            {"": ds},
+            path,
+            plan=plan,
+            call="ix.build_cube(items, grid, path)",
+            what="reading scenes",
+            facts={"search": dict(asked)},
+            last=finish,
+        )
+    return _opened(path, on_error)
+
+
+def _opened(path: StrPath, on_error: OnError) -> xr.Dataset:
+    missing = store.read_manifest(path).get("missing", [])
+    if missing and on_error == "raise":
+        raise ReadError(
+            f"{path} was finished with {len(missing)} holes, the first is item {missing[0]['item']!r} "
+            f"({missing[0]['cause']}): accept them with on_error='hole', or delete it and build it again"
+        )
     return open_cube(path)
 
 
@@ -124,7 +194,7 @@ def open_cube(path: StrPath, chunks: Any = "auto") -> xr.Dataset:
     Parameters
     ----------
     path
-        Zarr store written by `build_cube`.
+        Zarr store written by `build_cube`, or the ``s3://`` address where one was published.
     chunks
         Dask chunks of the features: ``"auto"`` for those on disk, or anything Dask takes for `(time, y, x)`.
 
@@ -142,25 +212,21 @@ def open_cube(path: StrPath, chunks: Any = "auto") -> xr.Dataset:
     SchemaError
         It is no cube.
     """
-    manifest = store.read_manifest(path)
-    ds = xr.open_zarr(path, chunks=None)
-    folder = str(Path(path).resolve())
+    if is_remote(path):
+        folder, manifest = path, objectstore.read_manifest(path)
+        ds = xr.open_zarr(objectstore.zarr_store(path), chunks=None)
+    else:
+        folder, manifest = str(Path(path).resolve()), store.read_manifest(path)
+        ds = xr.open_zarr(path, chunks=None)
     for name in schema.FEATURES:
         if name in ds:
             var = ds[name]
-            source = store.StoreArray(folder, name, var.shape, manifest["plan_sha256"])
-            layout = _on_disk(folder, name) if chunks == "auto" else chunks
+            source = store.StoreArray(folder, name, var.shape, manifest["files_sha256"])
+            layout = source.blocks if chunks == "auto" else chunks
             ds[name] = (var.dims, store.lazy(source, layout), var.attrs)
     ds = ds.load() if not schema.is_native(ds) else ds
     schema.validate_cube(ds, f"{path}")
     return ds
-
-
-def _on_disk(folder: str, name: str) -> tuple[int, ...]:
-    array = zarr.open_group(folder, mode="r")[name]
-    if not isinstance(array, zarr.Array):
-        raise SchemaError(f"{folder}: {name!r} is a group, not an array: it is no cube")
-    return tuple(array.shards or array.chunks)
 
 
 def _series(
@@ -169,16 +235,16 @@ def _series(
     features: Sequence[str] | None,
     polarisation: str | None,
     baseline_days: float | None,
+    radar_geometry: bool = False,
 ) -> dict[str, tuple[Scene, ...]]:
     sources = tuple(Source(**one) for one in asked.get("sources", ())) or load_provider("local").sources
     for name in features or ():
         schema.feature(name)
     series = {}
+    wanted: dict[str, Any] = {"polarisation": polarisation, "radar_geometry": radar_geometry}
     for name in features or schema.FEATURES:
-        pair = schema.feature(name).pair
-        scenes = scenes_from_items(
-            list(items), sources, name, polarisation=polarisation, baseline_days=baseline_days if pair else None
-        )
+        days = baseline_days if schema.feature(name).pair else None
+        scenes = scenes_from_items(list(items), sources, name, baseline_days=days, **wanted)
         if scenes:
             series[name] = scenes
         elif features:
@@ -192,6 +258,30 @@ def _series(
     return series
 
 
+def _provider(asked: Mapping[str, Any], profile: str | None) -> Provider:
+    """Return the profile for reading: never one that only the items tell of, for it says where credentials go."""
+    if profile is not None:
+        return load_provider(profile)
+    return known_providers().get(str(asked.get("provider")), load_provider("local"))
+
+
+def _check_overlap(series: Mapping[str, Sequence[Scene]], grid: RegionGrid) -> None:
+    """Notice a grid elsewhere before anything is read; footprints that cannot be used do not count against it."""
+    area = Area.of(grid.geobox.extent.to_crs("EPSG:4326", grid.resolution * max(grid.shape) / 20).geom)
+    for name, scenes in series.items():
+        items = [pystac.Item.from_dict(content) for scene in scenes for content in scene.items]
+        try:
+            apart = not any(area.touches(footprint(item)) for item in items)
+        except InputError:
+            continue
+        if apart:
+            raise InputError(
+                f"no {name} scene lies on the grid: grid and scenes do not overlap; the grid is at "
+                f"{', '.join(f'{value:.3f}' for value in area.lonlat.bounds)} (lon/lat), item {items[0].id!r} at "
+                f"{', '.join(f'{value:.3f}' for value in footprint(items[0]).bounds)}"
+            )
+
+
 def _labels(years: Any, series: Mapping[str, Sequence[Scene]], year_start: str) -> list[int]:
     if years is not None:
         return sorted({int(year) for year in years})
@@ -202,7 +292,29 @@ def _labels(years: Any, series: Mapping[str, Sequence[Scene]], year_start: str) 
     return [year for year, (start, end) in bounds.items() if ((times >= start) & (times < end)).any()]
 
 
-def _native(name: str, scenes: Sequence[Scene], grid: RegionGrid, reading: Mapping[str, Any]) -> xr.Dataset:
+@dataclass(frozen=True)
+class _Jobs:
+    """How blocks come about: read, or copied from another cube where `known` has their scene.
+
+    `radar` is what the cube says of features whose scenes are in radar geometry.
+    """
+
+    reading: Reading
+    chunk: int
+    holes: Path | None = None
+    known: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    radar: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def block(self, scene: Scene, place: tuple[int, int, int], piece: GeoBox, where: tuple[slice, slice]) -> Any:
+        """Return the task of one block at `place` (position in the series, row and column of chunks)."""
+        found = self.known.get(scene_digest(scene)) if self.known else None
+        if found:
+            return BlockCopy(*found, *where)
+        name = "-".join([scene.feature, *map(str, place)])
+        return BlockRead(scene, piece, self.reading, str(self.holes / f"{name}.json") if self.holes else None)
+
+
+def _native(name: str, scenes: Sequence[Scene], grid: RegionGrid, jobs: _Jobs) -> xr.Dataset:
     """Return the lazy int16 series of a feature with its time axis."""
     one = schema.feature(name)
     attrs = {
@@ -217,10 +329,12 @@ def _native(name: str, scenes: Sequence[Scene], grid: RegionGrid, reading: Mappi
     }
     if scenes[0].radiometry:
         attrs["radiometry"] = scenes[0].radiometry
+    attrs |= jobs.radar.get(name, {})
     text = np.dtypes.StringDType()
     per_scene: dict[str, Any] = {
         "platform": np.array([s.platform for s in scenes], text),
         "absolute_orbit": np.array([s.absolute_orbit for s in scenes], np.int32),
+        "slice": np.array([s.slices for s in scenes], text),
         "item": np.array([s.item_ids for s in scenes], text),
     }
     if one.pair:
@@ -231,21 +345,17 @@ def _native(name: str, scenes: Sequence[Scene], grid: RegionGrid, reading: Mappi
         }
     coords = {f"{name}_{key}": (one.time, values) for key, values in per_scene.items()}
     coords[one.time] = (one.time, np.array([s.time for s in scenes]))
-    data = _lazy_series(name, scenes, grid, reading)
+    data = _lazy_series(name, scenes, grid, jobs)
     return xr.Dataset({name: ((one.time, schema.Y, schema.X), data, attrs)}, coords=coords)
 
 
-def _lazy_series(name: str, scenes: Sequence[Scene], grid: RegionGrid, reading: Mapping[str, Any]) -> da.Array:
+def _lazy_series(name: str, scenes: Sequence[Scene], grid: RegionGrid, jobs: _Jobs) -> da.Array:
     """Return `(time, y, x)` int16 with one reading task per scene and chunk."""
-    side = int(reading["chunk"])
-    edges = [list(range(0, size, side)) for size in grid.shape]
-    slices = [
-        [slice(start, min(start + side, size)) for start in starts]
-        for starts, size in zip(edges, grid.shape, strict=True)
-    ]
+    side = jobs.chunk
+    slices = [[slice(start, min(start + side, size)) for start in range(0, size, side)] for size in grid.shape]
     key = f"icemap-read-{name}-{_scenes_digest({name: scenes})[:16]}"
     graph: dict[Any, Any] = {
-        (key, t, i, j): (BlockRead(scene, grid.piece(rows, columns), reading["loader"], reading["resampling"]),)
+        (key, t, i, j): (jobs.block(scene, (t, i, j), grid.piece(rows, columns), (rows, columns)),)
         for t, scene in enumerate(scenes)
         for i, rows in enumerate(slices[0])
         for j, columns in enumerate(slices[1])
@@ -255,63 +365,35 @@ def _lazy_series(name: str, scenes: Sequence[Scene], grid: RegionGrid, reading: 
     return da.Array(layers, key, ((1,) * len(scenes), *sizes), dtype=np.int16)
 
 
-def _add_index(
-    partial: Path, series: Mapping[str, Sequence[Scene]], index: Mapping[str, Any], attrs: Mapping[str, Any]
-) -> dict[str, dict[str, int]]:
-    """Count valid pixels per scene, index the years by the scenes that have any, and add both to the store."""
-    facts: dict[str, dict[str, int]] = {}
-    # the store takes the attributes of what is written last
-    ds = xr.Dataset(coords={schema.YEAR: np.array(index["years"], np.int32)}, attrs=attrs)
-    for name, scenes in series.items():
-        one = schema.feature(name)
-        valid = _count_valid(partial, name)
-        if not valid.any():
-            raise InputError(f"no {name} scene has a valid pixel on the grid: grid and scenes do not overlap")
-        times = np.array([scene.time for scene in scenes])
-        table = year_index(
-            times,
-            valid > 0,
-            index["years"],
-            steps=index["steps"],
-            year_start=index["year_start"],
-            tolerance_days=index["tolerance_days"],
-        )
-        ds[one.index] = ((schema.YEAR, schema.STEP), table, {"long_name": f"position in {one.time}; -1 = no scene"})
-        ds[f"{name}_valid_pixels"] = (one.time, valid, {"long_name": "pixels with an observation", "units": "1"})
-        facts[name] = {scene.item_ids: int(count) for scene, count in zip(scenes, valid, strict=True)}
-    store.add_variables(ds, partial)
-    return facts
-
-
-def _count_valid(partial: Path, name: str) -> NDArray[np.int64]:
-    codes = da.from_zarr(str(partial / name))
-    counts: NDArray[np.int64] = (codes != schema.NODATA_CODE).sum(axis=(1, 2)).compute()
-    return counts
-
-
 def _grid_plan(grid: RegionGrid) -> dict[str, Any]:
     return {"crs": grid.crs, "transform": list(grid.geobox.transform)[:6], "shape": list(grid.shape)}
 
 
 def _scenes_digest(series: Mapping[str, Sequence[Scene]]) -> str:
     """Return the sha256 of what is read; a signature in an address is no part of it, for the next run has another."""
-    content = {
-        name: [
-            (s.item_ids, s.asset, s.values, s.time, [scrub(i["assets"][s.asset]["href"]) for i in s.items])
-            for s in scenes
-        ]
-        for name, scenes in series.items()
+    content = {name: [scene_digest(scene) for scene in scenes] for name, scenes in series.items()}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _grid_attrs(grid: RegionGrid) -> dict[str, Any]:
+    """Return the grid in the terms of the Zarr conventions ``proj`` and ``spatial``, beside CF's `spatial_ref`."""
+    return {
+        "proj:code": grid.crs,
+        "spatial:dimensions": [schema.Y, schema.X],
+        "spatial:shape": list(grid.shape),
+        "spatial:transform": list(grid.geobox.transform)[:6],
+        "spatial:bbox": list(grid.geobox.boundingbox.bbox),
+        "spatial:registration": "pixel",
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _attrs(series: Mapping[str, Sequence[Scene]], index: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    first = next(iter(series.values()))[0]
+    orbit, state = one_orbit(series)
     return {
         "Conventions": "CF-1.11",
         "title": "Sentinel-1 time series on one grid",
         "source": f"{asked.get('provider', 'items')} {asked.get('url', '')}".strip(),
         "year_start": index["year_start"],
-        "relative_orbit": first.relative_orbit,
-        "orbit_state": first.orbit_state,
+        "relative_orbit": orbit,
+        "orbit_state": state,
     }

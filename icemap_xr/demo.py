@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pystac
 import xarray as xr
 from rich.console import Console
@@ -19,22 +20,36 @@ from rich.table import Table
 from icemap_xr import schema, simulate
 from icemap_xr.calibrate import as_calibrator, reliability
 from icemap_xr.cluster import ClusterOptions
-from icemap_xr.config import AreaSection, GridSection, ModelSection, RunConfig, SearchSection
+from icemap_xr.config import AreaSection, CubeSection, GridSection, ModelSection, RunConfig, SearchSection
 from icemap_xr.cube import open_cube
 from icemap_xr.errors import InputError
+from icemap_xr.figures import reliability_figure
+from icemap_xr.folders import write_text
 from icemap_xr.loopback import free_ports, serve_catalog
 from icemap_xr.models import load_model
 from icemap_xr.plot import overview_figure, save_figure
 from icemap_xr.progress import progress
-from icemap_xr.report import Section, errors_figure, html_page, inputs_figure, reliability_figure
-from icemap_xr.run import RunResult, backscatter, claim_folder, run, write_text
+from icemap_xr.report import Section, errors_figure, html_page, inputs_figure
+from icemap_xr.run import RunResult, backscatter, claim_folder, run
 from icemap_xr.simulate import SimulatedRegion
 from icemap_xr.trend import change
 
 logger = logging.getLogger("icemap_xr")
 
 MODEL = "demo_grdinsar"
+#: side of the cube's chunks, px: each costs a request per scene, and 12 km have four of these
+_CHUNK = 640
+#: sides, km, under which the network sees too little around a place: its model card says so
+_NARROW_KM = 4.0
 _YEAR_HEAD = ("year", "area km2", "low", "high", "truth km2", "error", "IoU")
+_ABOUT_AREAS = (
+    "Every interval names its kind; the truth is exact. Radar properties of the classes are the standard ones here; "
+    "the card of the model is about regions where they are moved at random, which is harder."
+)
+_ABOUT_CHANGES = (
+    "Years share their draws: what a region is off by in all years cancels, and of what single blocks are off by as "
+    "much as lasts from year to year."
+)
 _CHANGE_HEAD = ("from", "to", "change km2", "low", "high", "truth km2")
 
 
@@ -91,7 +106,15 @@ class DemoResult:
         return rows
 
 
-def run_demo(output: Path, *, seed: int, size_km: float, years: tuple[int, ...], workers: int) -> DemoResult:
+def run_demo(
+    output: Path,
+    *,
+    seed: int,
+    size_km: float,
+    years: tuple[int, ...],
+    workers: int,
+    landscape: simulate.Landscape | None = None,
+) -> DemoResult:
     """Simulate a region, serve it, run the chain on it and compare with the truth.
 
     Parameters
@@ -105,7 +128,9 @@ def run_demo(output: Path, *, seed: int, size_km: float, years: tuple[int, ...],
     years
         Years.
     workers
-        Worker processes.
+        Worker processes; as many threads simulate.
+    landscape
+        What the region looks like, for example without ice; the usual one by default.
 
     Returns
     -------
@@ -114,27 +139,35 @@ def run_demo(output: Path, *, seed: int, size_km: float, years: tuple[int, ...],
 
     Raises
     ------
+    GridError
+        The size is not a positive multiple of 10 m.
     InputError
-        The seed is not kept for demonstrations.
+        The seed is not kept for demonstrations, or another argument is not allowed.
     OutputExistsError
         The folder holds something else.
     """
     if not 0 <= seed < 100:
         raise InputError(f"seed {seed} is not allowed: give 0 to 99, which the demonstration model has never seen")
     begun = time.monotonic()
+    # everything is checked before the folder is taken
+    cluster = ClusterOptions(kind="local", workers=workers)
+    region = simulate.region(size_km=size_km, years=years, seed=seed, landscape=landscape)
+    if size_km < _NARROW_KM:
+        logger.warning("maps narrower than %g km are worse than their intervals say: give a larger size", _NARROW_KM)
     parameters = {"seed": seed, "size_km": size_km, "years": list(years)}
-    region = simulate.region(size_km=size_km, years=years, seed=seed)
+    parameters |= {} if landscape is None else {"landscape": asdict(landscape)}
     folder = claim_folder(output, json.dumps(parameters), parameters)
     scenes = folder / "scenes"
     if not scenes.exists():
         total = sum(len(region.acquisitions(name)) for name in region.features)
         with progress("simulating scenes", total) as advance:
-            region.write(scenes, advance)
+            region.write(scenes, advance, workers=workers)
     with serve_catalog(_items(scenes), scenes, ports=_ports(folder / "ports.json")) as address:
         logger.info("scenes are served through a STAC API at %s", address)
-        result = run(_config(region, address, workers), folder / "result")
-    truth = region.truth()["glacier_fraction"]
-    years_rows, change_rows = _compare_years(result, region, truth), _compare_changes(result, region)
+        result = run(_config(region, address, cluster), folder / "result")
+    truth = region.truth()["glacier_fraction"].compute()
+    areas = region.areas().set_index("year")["area_km2"]
+    years_rows, change_rows = _compare_years(result, areas, truth), _compare_changes(result, areas)
     demo = DemoResult(result, years_rows, change_rows, time.monotonic() - begun, folder / "report.html")
     _draw(demo, truth)
     write_text(folder / "summary.json", json.dumps(demo.summary(), indent=1))
@@ -182,7 +215,7 @@ def _items(scenes: Path) -> pystac.ItemCollection:
     return pystac.ItemCollection(items)
 
 
-def _config(region: SimulatedRegion, address: str, workers: int) -> RunConfig:
+def _config(region: SimulatedRegion, address: str, cluster: ClusterOptions) -> RunConfig:
     grid = region.grid
     west, south, east, north = grid.geobox.extent.to_crs("EPSG:4326").boundingbox.bbox
     left, bottom, right, top = grid.geobox.boundingbox.bbox
@@ -192,9 +225,10 @@ def _config(region: SimulatedRegion, address: str, workers: int) -> RunConfig:
         years=region.years,
         search=SearchSection(provider=address),
         grid=GridSection(crs=grid.crs, resolution=grid.resolution, bounds=(left, bottom, right, top)),
+        cube=CubeSection(chunk=_CHUNK),
         model=ModelSection(name=MODEL),
         area=_area_section(),
-        cluster=ClusterOptions(kind="local", workers=workers),
+        cluster=cluster,
     )
 
 
@@ -206,9 +240,8 @@ def _area_section() -> AreaSection:
     return AreaSection(block=str(bundle.block_errors["block"]), interval="mapping")
 
 
-def _compare_years(result: RunResult, region: SimulatedRegion, truth: xr.DataArray) -> tuple[dict[str, float], ...]:
+def _compare_years(result: RunResult, areas: pd.Series, truth: xr.DataArray) -> tuple[dict[str, float], ...]:
     """Put true area and intersection over union beside each year's area."""
-    areas = region.areas().set_index("year")["area_km2"]
     rows = []
     for row in result.summary()["years"]:
         mapped = (result.maps[schema.PROBABILITY].sel(year=row["year"]) > 0.5).to_numpy()
@@ -219,9 +252,8 @@ def _compare_years(result: RunResult, region: SimulatedRegion, truth: xr.DataArr
     return tuple(rows)
 
 
-def _compare_changes(result: RunResult, region: SimulatedRegion) -> tuple[dict[str, float], ...]:
+def _compare_changes(result: RunResult, areas: pd.Series) -> tuple[dict[str, float], ...]:
     """Put the true change beside the mapped one, from year to year and from the first to the last."""
-    areas = region.areas().set_index("year")["area_km2"]
     years = [int(year) for year in result.areas[schema.YEAR].values]
     steps = list(pairwise(years))
     if len(years) > 2:
@@ -233,6 +265,18 @@ def _compare_changes(result: RunResult, region: SimulatedRegion) -> tuple[dict[s
         mapped = {"from": first, "to": last, "change_km2": float(found["change_km2"]), "low_km2": low, "high_km2": high}
         rows.append(mapped | {"truth_km2": float(areas.loc[last] - areas.loc[first])})
     return tuple(rows)
+
+
+def _dated_view(cube: xr.Dataset) -> xr.Dataset:
+    """Return the model view with the time of each scene, NaT where there is none."""
+    view = cube.icemap.yearly(gaps="nodata")
+    for name in schema.FEATURES:
+        if name in cube:
+            one = schema.feature(name)
+            index = cube[one.index].values
+            times = np.where(index >= 0, cube[one.time].values[index], np.datetime64("NaT"))
+            view = view.assign_coords({one.time: ((schema.YEAR, schema.STEP), times)})
+    return view
 
 
 def _draw(demo: DemoResult, truth: xr.DataArray) -> None:
@@ -248,15 +292,18 @@ def _draw(demo: DemoResult, truth: xr.DataArray) -> None:
     probability = result.maps[schema.PROBABILITY].to_numpy()
     share = truth.to_numpy()
     sections = [
-        Section("Areas", "Every interval names its kind; the truth is exact.", demo.year_table(), overview),
-        Section("Changes", "Years share their draws, so intervals of change are paired.", demo.change_table()),
-        Section("What the network sees", figure=inputs_figure(cube.icemap.yearly(gaps="nodata"), year)),
+        Section("Areas", _ABOUT_AREAS, demo.year_table(), overview),
+        Section("Changes", _ABOUT_CHANGES, demo.change_table()),
+        Section("What the network sees", figure=inputs_figure(_dated_view(cube), year)),
         Section("Where it is wrong", figure=errors_figure(result.maps, truth, year, result.outlines)),
     ]
     bundle = load_model(MODEL).bundle
     if bundle is not None and bundle.calibration is not None:
         calibrator = as_calibrator(bundle.calibration)
-        tables = (reliability(probability, share), reliability(probability, share, calibrator=calibrator))
+        tables = {
+            "as predicted": reliability(probability, share),
+            "calibrated": reliability(probability, share, calibrator=calibrator),
+        }
         text = "The calibrator was fitted on other regions."
-        sections.append(Section("Reliability", text, figure=reliability_figure(*tables)))
+        sections.append(Section("Reliability", text, figure=reliability_figure(tables)))
     write_text(demo.report, html_page("icemap-xr demonstration", f"Weights: {result.weights}", sections))

@@ -41,6 +41,23 @@ def appearing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all.
+
+    Raises
+    ------
+    StoreError
+        It cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"{path} could not be written: {error}; check free space and permissions") from error
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

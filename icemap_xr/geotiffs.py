@@ -41,14 +41,14 @@ class GeotiffSeries:
     Parameters
     ----------
     feature
-        Feature name.
+        The feature.
     layers
         One raster per step.
     geobox
         The grid.
     """
 
-    feature: str
+    feature: schema.Feature
     layers: tuple[Placement, ...]
     geobox: GeoBox
 
@@ -66,10 +66,9 @@ class GeotiffSeries:
         years, steps, rows, columns = picked
         out = np.empty(tuple(len(axis) for axis in picked), np.float32)
         if out.size:
-            one = schema.feature(self.feature)
             area = tuple(slice(min(axis), max(axis) + 1) for axis in (rows, columns))
             for position, step in enumerate(steps):
-                block = read_layer(self.layers[step], self.geobox, area[0], area[1], one)
+                block = read_layer(self.layers[step], self.geobox, area[0], area[1], self.feature)
                 # every year in `years` is the only one there is
                 out[: len(years), position] = block[:: rows.step, :: columns.step]
         whole: NDArray[np.float32] = out[tuple(0 if isinstance(k, int | np.integer) else slice(None) for k in key)]
@@ -78,7 +77,7 @@ class GeotiffSeries:
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         """Return a deterministic identity."""
         box = (str(self.geobox.crs), tuple(self.geobox.transform), tuple(self.geobox.shape))
-        return ("icemap_xr.GeotiffSeries", self.feature, tuple(repr(layer) for layer in self.layers), box)
+        return ("icemap_xr.GeotiffSeries", repr(self.feature), tuple(repr(layer) for layer in self.layers), box)
 
 
 def cube_from_geotiffs(
@@ -87,6 +86,7 @@ def cube_from_geotiffs(
     reference: StrPath | None = None,
     year: int | None = None,
     chunk: int = 512,
+    declared: Mapping[str, schema.Feature] | None = None,
 ) -> xr.Dataset:
     """Return the model view `(year, step, y, x)` of one year's GeoTIFFs, lazy.
 
@@ -107,6 +107,8 @@ def cube_from_geotiffs(
         name counts) agree; where they name no year or several, the label is 0, and the log says so.
     chunk
         Side of the Dask chunks in pixels.
+    declared
+        Features beside those every cube can have, by name, in dB or in 0..1 (units ``"1"``).
 
     Returns
     -------
@@ -126,7 +128,8 @@ def cube_from_geotiffs(
     """
     if chunk < 1:
         raise InputError(f"chunk={chunk} is not allowed: give at least 1 pixel")
-    check_lists(files)
+    known = {**(declared or {}), **schema.FEATURES}
+    check_lists(files, known)
     counts = {name: len(paths) for name, paths in files.items()}
     if len(set(counts.values())) > 1:
         told = ", ".join(f"{name} has {count}" for name, count in counts.items())
@@ -141,9 +144,9 @@ def cube_from_geotiffs(
     }
     ds = xr.Dataset(coords=coords, attrs={"Conventions": "CF-1.11", "source": "GeoTIFF files"})
     for name, rasters in headers.items():
-        one = schema.feature(name)
+        one = known[name]
         _tell_order(name, rasters)
-        series = GeotiffSeries(name, tuple(place(raster, grid) for raster in rasters), grid.geobox)
+        series = GeotiffSeries(one, tuple(place(raster, grid) for raster in rasters), grid.geobox)
         attrs = {"long_name": one.long_name, "units": one.units, "grid_mapping": schema.SPATIAL_REF}
         ds[name] = ((schema.YEAR, schema.STEP, schema.Y, schema.X), _lazy(series, chunk), attrs)
         names = np.array([_name(raster) for raster in rasters], np.dtypes.StringDType())
@@ -151,12 +154,13 @@ def cube_from_geotiffs(
     return ds
 
 
-def check_lists(files: Mapping[str, Sequence[StrPath]]) -> None:
+def check_lists(files: Mapping[str, Sequence[StrPath]], known: Mapping[str, schema.Feature] = schema.FEATURES) -> None:
     """Raise `InputError` unless each feature has a list of files, `SchemaError` for an unknown feature."""
     if not files:
         raise InputError(f"no files were given: name a feature ({', '.join(schema.FEATURES)}) and its rasters")
     for name, paths in files.items():
-        schema.feature(name)
+        if name not in known:
+            schema.feature(name)
         if isinstance(paths, str | os.PathLike):
             raise InputError(f"{name} is the single path {os.fspath(paths)!r}: give a list of rasters, one per step")
         if not len(paths):
@@ -200,7 +204,7 @@ def _tell_order(name: str, rasters: Sequence[RasterFile]) -> None:
 
 
 def _lazy(series: GeotiffSeries, chunk: int) -> da.Array:
-    name = f"icemap-geotiffs-{series.feature}-{tokenize(series, chunk)}"
+    name = f"icemap-geotiffs-{series.feature.name}-{tokenize(series, chunk)}"
     meta = np.empty((0,) * series.ndim, np.float32)
     return da.from_array(series, chunks=(1, 1, chunk, chunk), name=name, asarray=False, fancy=False, meta=meta)
 

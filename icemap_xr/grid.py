@@ -63,7 +63,7 @@ class RegionGrid:
             raise GridError("the grid has no CRS: give one, for example 'EPSG:32633'")
         if self.geobox.crs.geographic:
             raise GridError(f"{self.geobox.crs} is geographic: use a projected CRS in metres, for example UTM")
-        _check_metres(str(self.geobox.crs), _coarse_centre(self.geobox))
+        check_metres(str(self.geobox.crs), _coarse_centre(self.geobox))
         if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
             raise GridError(f"the grid {tuple(transform)[:6]} is not north-up: reproject to a north-up grid first")
         if not math.isclose(transform.a, -transform.e, rel_tol=1e-6):
@@ -119,6 +119,12 @@ class RegionGrid:
         if origin is None or shape is None:
             return cls(geobox)
         transform = geobox.transform
+        known = float(attrs.get(schema.GRID_RESOLUTION, transform.a))
+        if abs(known - transform.a) > 1e-6 * known:
+            raise GridError(
+                f"pixels are {transform.a} wide, the region's {known}: the dataset was coarsened or resampled; drop "
+                "the attributes icemap_grid_* of spatial_ref to start a new grid"
+            )
         column = (transform.c - float(origin[0])) / transform.a
         row = (transform.f - float(origin[1])) / transform.e
         offset = (round(row), round(column))
@@ -190,6 +196,7 @@ class RegionGrid:
         coords[schema.SPATIAL_REF].attrs |= {
             schema.GRID_ORIGIN: [transform.c - column * transform.a, transform.f - row * transform.e],
             schema.GRID_SHAPE: list(self.region_shape),
+            schema.GRID_RESOLUTION: transform.a,
         }
         return coords
 
@@ -200,6 +207,8 @@ class RegionGrid:
 
 def _check_regular(ds: xr.Dataset | xr.DataArray, geobox: GeoBox) -> None:
     """Refuse coordinates that are not the pixel centres of the grid that their ends suggest."""
+    if not geobox.axis_aligned:
+        return  # a rotated grid has no coordinates to compare, and is refused as such
     for axis, centres in geobox.coordinates.items():
         if axis in ds.coords and not np.allclose(ds[axis], centres.values, rtol=0, atol=0.01 * geobox.transform.a):
             raise GridError(f"coordinate {axis!r} is not regular: resample the dataset to square pixels first")
@@ -219,7 +228,7 @@ def _coarse_centre(geobox: GeoBox) -> tuple[float, float]:
 
 
 @lru_cache(maxsize=256)
-def _check_metres(crs: str, centre: tuple[float, float]) -> None:
+def check_metres(crs: str, centre: tuple[float, float]) -> None:
     """Raise `GridError` where pixels of the CRS are not metres on the ground, so that areas would be wrong."""
     projected = pyproj.CRS(crs)
     units = {axis.unit_name for axis in projected.axis_info[:2]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import geopandas as gpd
 import numpy as np
+import shapely
 import xarray as xr
 from dask.base import compute
 from dask.delayed import delayed
@@ -19,12 +20,15 @@ from numpy.typing import NDArray
 from icemap_xr import schema
 from icemap_xr.errors import InputError
 from icemap_xr.grid import RegionGrid
-from icemap_xr.kernels.polygons import block_corners, geometries, seam_corners, trace
+from icemap_xr.kernels.polygons import block_corners, fill_holes, geometries, seam_corners, trace
+from icemap_xr.kernels.probabilities import check_probabilities
 from icemap_xr.kernels.runs import Runs, block_runs, polygon_means
+from icemap_xr.outlineareas import outline_intervals
 from icemap_xr.types import FloatArray
 
 #: chunk side in pixels by which a raster that is not chunked is worked through
 _BLOCK = 2048
+_SCENES = "source_scenes"
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class OutlineOptions:
     connectivity: int = 4
     min_area_km2: float = 0.0
     variable: str = schema.PROBABILITY
+    max_hole_km2: float = 0.0
+    simplify_m: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse values that have no meaning."""
@@ -50,8 +56,15 @@ class OutlineOptions:
             raise InputError(
                 f"connectivity {self.connectivity!r} is not allowed: give 4 (sides) or 8 (sides and corners)"
             )
-        if not 0 <= self.min_area_km2 < math.inf:
-            raise InputError(f"min_area_km2 {self.min_area_km2} is not allowed: give an area >= 0 in km2")
+        for name, unit in (("min_area_km2", "an area >= 0 in km2"), ("max_hole_km2", "an area >= 0 in km2")):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name} {getattr(self, name)} is not allowed: give {unit}")
+        _check_tolerance(self.simplify_m)
+
+
+def _check_tolerance(tolerance: float) -> None:
+    if not 0 <= tolerance < math.inf:
+        raise InputError(f"simplify_m {tolerance} is not allowed: give a length >= 0 in metres")
 
 
 def outlines(
@@ -61,6 +74,9 @@ def outlines(
     connectivity: int = 4,
     min_area_km2: float = 0.0,
     variable: str | None = None,
+    max_hole_km2: float = 0.0,
+    simplify_m: float = 0.0,
+    edge_errors: Mapping[str, Any] | None = None,
 ) -> gpd.GeoDataFrame:
     """Polygonise yearly glacier maps exactly along their pixels.
 
@@ -81,24 +97,36 @@ def outlines(
         Outlines of a smaller area, in km2, are left out.
     variable
         Variable to outline; "probability" by default, also where "calibrated" is present.
+    max_hole_km2
+        Holes of at most this area, in km2, are filled, before `min_area_km2` is applied; outlines inside them become
+        part of the one around. Their pixels count in `area_km2` and not in `mean_probability`.
+    simplify_m
+        Smooth the pixel steps away, to about this length in metres; see `simplify`. Two pixels are a good choice.
+    edge_errors
+        Errors of the ice edge on regions that the model has never seen, from
+        `icemap_xr.glacierareas.held_out_edge_errors` with ``method="hard"`` and this threshold: adds mapping intervals.
 
     Returns
     -------
     geopandas.GeoDataFrame
         In the CRS of `ds`, one row per glacier, by year, then by the first pixel row by row: `year` (int64), `area_km2`
         (float64, planar), `mean_probability` (float64, of the variable) and `geometry` (valid; exteriors
-        counter-clockwise, holes kept; no collinear vertices). No glacier gives no rows.
+        counter-clockwise, holes kept; no collinear vertices). No glacier gives no rows. With `edge_errors` also
+        `mapping_low_km2` and `mapping_high_km2`: the 95 % mapping interval of the true area, from the pixels, also
+        where they are smoothed (`icemap_xr.outlineareas`). With `simplify_m` also `simplified_km2`; where `ds` has a
+        coordinate `source_scenes (year)`, such as `icemap_xr.inventory.source_scenes` makes it, also that.
 
     Raises
     ------
     InputError
-        An option is not allowed.
+        An option is not allowed, a value lies outside 0..1, or the edge errors cannot be used.
     SchemaError
         The variable, its dims or the CRS are missing or wrong.
     GridError
         The grid is rotated, geographic, or its pixels are not square.
     """
-    options = OutlineOptions(threshold, connectivity, min_area_km2, variable or schema.PROBABILITY)
+    name = variable or schema.PROBABILITY
+    options = OutlineOptions(threshold, connectivity, min_area_km2, name, max_hole_km2, simplify_m)
     array = schema.validate_maps(ds, "outlines", options.variable)
     grid = RegionGrid.from_dataset(ds[[options.variable]])
     if not array.chunks:
@@ -113,7 +141,54 @@ def outlines(
         "mean_probability": np.concatenate([np.empty(0), *(part.mean for part in parts)]),
     }
     geometry = np.concatenate([np.empty(0, object), *(part.geometry for part in parts)])
-    return gpd.GeoDataFrame(columns, geometry=gpd.GeoSeries(geometry, crs=grid.crs))
+    if edge_errors is not None:
+        edge = shapely.length(geometry)
+        bounds = outline_intervals(columns["area_km2"], edge, columns["year"], edge_errors, options.threshold)
+        columns["mapping_low_km2"], columns["mapping_high_km2"] = bounds.T
+    if _SCENES in ds.coords and ds[_SCENES].dims == (schema.YEAR,):
+        columns[_SCENES] = np.repeat(ds[_SCENES].values.astype(object), counts)
+    frame = gpd.GeoDataFrame(columns, geometry=gpd.GeoSeries(geometry, crs=grid.crs))
+    return simplify(frame, simplify_m) if simplify_m else frame
+
+
+def simplify(outlines: gpd.GeoDataFrame, tolerance: float) -> gpd.GeoDataFrame:
+    """Simplify outlines or glaciers so that borders they share stay shared: no gap and no overlap appears.
+
+    Visvalingam and Whyatt's algorithm on the edges of the coverage of each year (GEOS, `shapely.coverage_simplify`).
+
+    Parameters
+    ----------
+    outlines
+        Polygons that do not overlap in a year (column `year`, if there are several), in a CRS in metres.
+    tolerance
+        Corners go whose triangle with their neighbours is smaller than the square of this length, m.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        The same rows with `area_km2` of the new geometries and `simplified_km2`: by how much that differs from the area
+        before.
+
+    Raises
+    ------
+    InputError
+        The tolerance is negative, or polygons overlap.
+    """
+    _check_tolerance(tolerance)
+    shape = outlines.geometry.to_numpy().copy()
+    years = outlines[schema.YEAR].to_numpy() if schema.YEAR in outlines else np.zeros(len(shape))
+    before = shapely.area(shape) / 1e6
+    for year in np.unique(years):
+        rows = np.flatnonzero(years == year)
+        if not shapely.coverage_is_valid(shape[rows]):
+            raise InputError(
+                f"outlines of {year} overlap or their borders do not meet: simplify each of them by itself"
+            )
+        shape[rows] = shapely.coverage_simplify(shape[rows], tolerance)
+    area = shapely.area(shape) / 1e6
+    frame: gpd.GeoDataFrame = outlines.set_geometry(gpd.GeoSeries(shape, index=outlines.index, crs=outlines.crs))
+    frame["area_km2"], frame["simplified_km2"] = area, area - before
+    return frame[[name for name in frame if name != frame.geometry.name] + [frame.geometry.name]]
 
 
 @dataclass(frozen=True)
@@ -132,6 +207,7 @@ def _read_block(values: NDArray[Any], row: int, column: int, width: int, thresho
     """Return what is needed of a chunk `(year, y, x)`, for each of its years."""
     out = []
     for layer in np.asarray(values):
+        check_probabilities(layer, "outlines")
         mask = layer > threshold
         runs = block_runs(mask, layer, row, column, width)
         corners = block_corners(mask, row, column, width)
@@ -186,11 +262,14 @@ def _outline_year(year: _YearBlocks, grid: RegionGrid, options: OutlineOptions) 
         np.concatenate([block.runs.length for block in year.blocks]),
         np.concatenate([block.runs.total for block in year.blocks]),
     )
-    means = polygon_means(runs, polygons, shape[1])
+    means, mapped = polygon_means(runs, polygons, shape[1]), polygons.pixels
+    most = math.floor(options.max_hole_km2 / grid.pixel_area_km2 + 1e-6)
+    if most:
+        polygons, left = fill_holes(polygons, most)
+        means, mapped = means[left], mapped[left]
     first, member = np.unique(polygons.group, return_inverse=True)
-    pixels = np.bincount(member, polygons.pixels, len(first))
-    mean = np.bincount(member, means * polygons.pixels, len(first)) / pixels
-    area_km2 = pixels * grid.pixel_area_km2
+    mean = np.bincount(member, means * mapped, len(first)) / np.bincount(member, mapped, len(first))
+    area_km2 = np.bincount(member, polygons.pixels, len(first)) * grid.pixel_area_km2
     keep = area_km2 >= options.min_area_km2
     geometry = geometries(polygons, tuple(grid.geobox.transform), keep[member])
     return _YearOutlines(area_km2[keep], mean[keep], geometry)

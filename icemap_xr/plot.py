@@ -11,11 +11,13 @@ import geopandas as gpd
 import numpy as np
 import shapely
 import xarray as xr
+from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.font_manager import FontProperties
+from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from pyproj import CRS
 
 from icemap_xr import schema
@@ -28,6 +30,8 @@ _MAX_PIXELS = 1500
 # Okabe and Ito's colours, which the colour-blind tell apart
 _ORANGE, _VERMILION, _BLUE, _GREEN = "#E69F00", "#D55E00", "#0072B2", "#009E73"
 _UNOBSERVED = "#E3B7CF"
+
+_FORMATS = ("png", "svg", "pdf")
 
 
 def plot(
@@ -79,7 +83,7 @@ def plot(
     else:
         values = _thin(background)
         low, high = np.nanpercentile(values, [2, 98]) if np.isfinite(values).any() else (0.0, 1.0)
-        image = ax.imshow(values, cmap="gray", vmin=low, vmax=high, **placing(grid))
+        image = ax.imshow(values, cmap="gray", vmin=low, vmax=high, **placing(grid, smooth=True))
         units = background.attrs.get("units", "")
         label, line = f"{background.attrs.get('long_name', background.name or '')} [{units}]", _ORANGE
     ax.set_facecolor(_UNOBSERVED)
@@ -134,18 +138,21 @@ def overview_figure(
 
 
 def save_figure(figure: Figure, path: StrPath, *, dpi: int = 150) -> Path:
-    """Write a figure as PNG; the file appears complete or not at all.
+    """Write a figure as PNG, or as SVG or PDF (vector), by the name's ending; the file appears complete or not at all.
 
     Raises
     ------
     InputError
-        The path does not end in ``.png``.
+        Another ending.
     """
     path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise InputError(f"{str(path)!r} is no PNG file name: end it in '.png'")
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in _FORMATS:
+        raise InputError(f"{str(path)!r} is no figure file name: end it in one of {', '.join(_FORMATS)}")
     temporary = path.with_name(f".{path.name}.partial")
-    figure.savefig(temporary, format="png", dpi=dpi)
+    # without a date the same figure gives the same file
+    metadata = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
+    figure.savefig(temporary, format=kind, dpi=dpi, metadata=metadata)
     os.replace(temporary, path)
     return path
 
@@ -161,8 +168,10 @@ def _year(ds: xr.Dataset, year: int | None) -> int:
 
 def _new_axes(grid: RegionGrid) -> Axes:
     rows, columns = grid.shape
-    height = float(np.clip(7.0 * rows / columns, 2.5, 12.0))
-    figure = Figure(figsize=(8.0, height), layout="constrained")
+    inch = min(6.5 / columns, 9.0 / rows)
+    # room for labels and the colour bar beside the map
+    size = max(columns * inch, 2.0) + 1.8, max(rows * inch, 2.0) + 0.7
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     return figure.subplots()
 
@@ -180,17 +189,23 @@ def _thin(array: xr.DataArray) -> FloatArray:
     return np.asarray(array[::step, ::step].values, np.float64)
 
 
-def placing(grid: RegionGrid) -> dict[str, Any]:
-    """Return the arguments that place an image of the grid in map coordinates."""
+def placing(grid: RegionGrid, *, smooth: bool = False) -> dict[str, Any]:
+    """Return the arguments that place an image of the grid in map coordinates.
+
+    A `smooth` image, such as speckled backscatter, is averaged where it has more pixels than the picture.
+    """
     left, bottom, right, top = grid.geobox.boundingbox.bbox
-    return {"extent": (left, right, bottom, top), "origin": "upper", "interpolation": "nearest"}
+    interpolation = "antialiased" if smooth else "nearest"
+    return {"extent": (left, right, bottom, top), "origin": "upper", "interpolation": interpolation}
 
 
 def _draw_outlines(ax: Axes, outlines: gpd.GeoDataFrame, year: int, color: str) -> None:
     chosen = outlines[outlines["year"] == year] if "year" in outlines else outlines
     rings = shapely.get_rings(shapely.get_parts(chosen.geometry.to_numpy()))
     lines = [shapely.get_coordinates(ring) for ring in rings]
-    ax.add_collection(LineCollection(lines, colors=color, linewidths=1.0), autolim=False)
+    # cased, to be seen on bright ice and dark ground
+    casing = [patheffects.withStroke(linewidth=2.4, foreground="black" if color == _ORANGE else "white", alpha=0.8)]
+    ax.add_collection(LineCollection(lines, colors=color, linewidths=1.1, path_effects=casing), autolim=False)
 
 
 def furnish(ax: Axes, grid: RegionGrid, title: str) -> None:
@@ -201,7 +216,8 @@ def furnish(ax: Axes, grid: RegionGrid, title: str) -> None:
     ax.set_ylabel("northing [km]")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value / 1000:g}")
-    ax.locator_params(nbins=5)
+    ax.locator_params(axis="y", nbins=5)
+    ax.locator_params(axis="x", nbins=5 if 2 * grid.shape[1] > grid.shape[0] else 2)
     ax.tick_params(labelsize=8)
     _scale_bar(ax, (left, bottom, right, top))
 
@@ -215,16 +231,23 @@ def _crs_name(grid: RegionGrid) -> str:
 def _scale_bar(ax: Axes, bounds: tuple[float, float, float, float]) -> None:
     """Draw a bar of a round length, about a fifth of the map's width, on a white patch."""
     left, bottom, right, top = bounds
-    width, height = right - left, top - bottom
-    length = _round_length(width / 5)
+    length = _round_length((right - left) / 5)
     text = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
-    pad, x, y = 0.02 * width, left + 0.05 * width, bottom + 0.04 * height
-    patch = Rectangle((x - pad, y - 0.02 * height), length + 2 * pad, 0.085 * height, color="white", alpha=0.85, lw=0)
-    bar = Rectangle((x, y), length, 0.012 * height, color="black", lw=0)
-    for artist in (patch, bar):
-        artist.set_zorder(5)
-        ax.add_patch(artist)
-    ax.text(x + length / 2, y + 0.018 * height, text, ha="center", va="bottom", fontsize=8, color="black", zorder=6)
+    bar = AnchoredSizeBar(
+        ax.transData,
+        length,
+        text,
+        "lower left",
+        label_top=True,
+        pad=0.5,
+        borderpad=0.8,
+        sep=3,
+        size_vertical=0.008 * min(right - left, top - bottom),
+        fill_bar=True,
+        fontproperties=FontProperties(size=8),
+    )
+    bar.patch.set(facecolor="white", alpha=0.85, linewidth=0)
+    ax.add_artist(bar)
 
 
 def _round_length(length: float) -> float:
@@ -257,4 +280,5 @@ def _draw_areas(ax: Axes, areas: xr.Dataset, truth: xr.DataArray | None) -> None
     ax.margins(x=0.15, y=0.2)
     ax.grid(axis="y", color="#DDDDDD")
     ax.set_axisbelow(True)
-    ax.legend(frameon=False, loc="best")
+    # below the axes, where it hides no year
+    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=2)

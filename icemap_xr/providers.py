@@ -1,7 +1,11 @@
-"""Provider profiles: which collections and assets of a catalogue hold which feature."""
+"""Provider profiles: which collections and assets of a catalogue hold which feature, and how rasters are opened.
+
+A profile is one YAML file in `catalogs/providers`; `local.yaml` explains every key.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -13,10 +17,12 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from icemap_xr import schema
+from icemap_xr.access import Access
 from icemap_xr.errors import AssetMissingError, ConfigError, InputError, did_you_mean
+from icemap_xr.quotas import Limits
 from icemap_xr.resources import catalog_path
 
-Values = Literal["power", "dB", "coherence"]
+Values = Literal["power", "amplitude", "dB", "coherence"]
 
 #: field of an ItemCollection under which `search` records what was asked of whom
 PROVENANCE = "icemap:search"
@@ -35,9 +41,16 @@ class Source:
     assets
         Asset key by polarisation, best first.
     values
-        Form of the values: linear ``"power"``, ``"dB"`` or ``"coherence"``.
+        Form of the values: linear ``"power"``, its root ``"amplitude"``, ``"dB"`` or ``"coherence"``.
     radiometry
-        ``"sigma0"``, ``"gamma0"`` or ``"beta0"`` where it is known.
+        ``"sigma0"``, ``"gamma0"`` or ``"beta0"`` where it is known. It is recorded and never mixed, and not converted:
+        that takes the incidence angle or the scattering area of each pixel.
+    geocoded
+        Whether the rasters lie on a map grid. Those in radar geometry can be searched, and are refused by a cube.
+    bands
+        Band by polarisation, from 1, where the rasters have several.
+    nodata
+        Value that stands for "no observation" in rasters that declare none.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -47,10 +60,16 @@ class Source:
     assets: dict[str, str] = field(default_factory=dict)
     values: Values = "power"
     radiometry: str | None = None
+    geocoded: bool = True
+    bands: dict[str, int] = field(default_factory=dict)
+    nodata: float | None = None
 
     def __post_init__(self) -> None:
-        """Check the feature's name."""
+        """Check names and bands."""
         schema.feature(self.feature)
+        wrong = {name: band for name, band in self.bands.items() if band < 1 or name not in self.assets}
+        if wrong:
+            raise ConfigError(f"bands {wrong} are not allowed: give a band from 1 for polarisations that assets name")
 
     def asset(self, item: pystac.Item, polarisation: str) -> pystac.Asset:
         """Return the asset of an item, or raise `AssetMissingError`."""
@@ -71,8 +90,49 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Quotas:
+    """What a provider allows one user; None where it is not known.
+
+    Connections, requests and bytes per second hold for all workers of a cluster together; see `icemap_xr.quotas`.
+
+    Parameters
+    ----------
+    connections
+        Connections at a time.
+    mb_per_s
+        Megabytes (1e6) per second and connection.
+    tb_per_month
+        Terabytes (1e12) per month; it is planned with, and not enforced.
+    requests_per_min
+        Requests per minute over all connections.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    connections: int | None = None
+    mb_per_s: float | None = None
+    tb_per_month: float | None = None
+    requests_per_min: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a quota of nothing, and rates without connections to share them."""
+        given = {one: value for one, value in asdict(self).items() if value is not None}
+        for name, value in given.items():
+            if not value > 0:
+                raise ConfigError(
+                    f"quotas.{name}={value} allows nothing: give more than 0, or leave it out where there is no limit"
+                )
+        if self.connections is None and {"mb_per_s", "requests_per_min"} & set(given):
+            raise ConfigError("quotas.mb_per_s and quotas.requests_per_min need quotas.connections, which share them")
+
+    def limits(self, name: str) -> Limits:
+        """Return what reading from the provider of that name may take."""
+        return Limits(name, self.connections, self.requests_per_min, self.mb_per_s)
+
+
+@dataclass(frozen=True)
 class Provider:
-    """A catalogue and its sources; one YAML file in `catalogs/providers`."""
+    """A catalogue, its sources and how they are opened; one YAML file in `catalogs/providers`."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -80,10 +140,12 @@ class Provider:
     title: str
     url: str | None
     sources: tuple[Source, ...]
+    access: Access = field(default_factory=Access)
+    quotas: Quotas = field(default_factory=Quotas)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        return asdict(self) | {"sources": [asdict(source) for source in self.sources]}
+        return json.loads(json.dumps(asdict(self)))
 
 
 def parse_provider(content: Any, origin: str) -> Provider:
@@ -96,6 +158,8 @@ def parse_provider(content: Any, origin: str) -> Provider:
     """
     try:
         return TypeAdapter(Provider).validate_python(content)
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

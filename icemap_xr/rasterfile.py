@@ -33,8 +33,11 @@ from icemap_xr.schema import Feature
 from icemap_xr.types import StrPath
 from icemap_xr.urls import scrub
 
-#: no backscatter in dB and no coherence is this large: undeclared fill, such as -9999 or 3.4e38
-FILL_FROM = 1000.0
+#: what lies beyond is undeclared fill, such as -9999, -999, -500 or 3.4e38; the published data reach from -146 dB to
+#: 43.5 dB
+_LOWEST_DB, _HIGHEST_DB = -200.0, 200.0
+#: no coherence, in whatever scale, is this large
+_FILL_FROM = 1000.0
 #: coherence this far outside 0..1 is rounding
 _COHERENCE_SLACK = 1e-3
 #: error of the approximate projection in source pixels: so small that blocks fit together (GDAL's own choice is 0.125)
@@ -139,8 +142,8 @@ def clean(values: NDArray[Any], one: Feature, path: str) -> NDArray[np.float32]:
     InputError
         Coherence above 1.
     """
-    low = -FILL_FROM if one.units == "dB" else -_COHERENCE_SLACK
-    valid = (values > low) & (values < FILL_FROM)
+    low, high = (_LOWEST_DB, _HIGHEST_DB) if one.units == "dB" else (-_COHERENCE_SLACK, _FILL_FROM)
+    valid = (values > low) & (values < high)
     out: NDArray[np.float32] = np.where(valid, values, np.float32(np.nan)).astype(np.float32)
     if one.units != "dB":
         top = np.max(out, where=valid, initial=0.0)

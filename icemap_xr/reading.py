@@ -1,60 +1,216 @@
-"""Read one block of one scene from its rasters, in the units of the cube. A fault is an error, never nodata."""
+"""Read one block of one scene from its rasters, in the units of the cube. A fault is an error, never nodata.
+
+A fault that another try may mend is tried again until the tries or the deadline are over, with GDAL's cache of failures
+passed by and short-lived tokens renewed. What stays is an error, or, where asked for, a recorded hole.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import re
+import time
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
+import dask
 import numpy as np
 import pystac
 import rasterio
+import zarr
+from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from rasterio.enums import ColorInterp
+from rasterio.env import setenv
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from icemap_xr import schema
-from icemap_xr.errors import InputError, ReadError
+from icemap_xr.access import Access
+from icemap_xr.errors import InputError, NotGeocodedError, ReadError
+from icemap_xr.grd.options import GrdOptions
+from icemap_xr.logscrub import scrub_logs
+from icemap_xr.metrics import count
+from icemap_xr.quotas import Limits
 from icemap_xr.scenes import Scene
 from icemap_xr.store import encode
+from icemap_xr.units import to_units
 from icemap_xr.urls import scrub
+from icemap_xr.web import TRANSIENT, Deadline, Patience
 
 Loader = Literal["odc", "stackstac"]
 LOADERS: tuple[Loader, ...] = ("odc", "stackstac")
 
-#: far below what the removal of thermal noise leaves
-_LEAST_POWER = -1.0
-
-#: a stalled socket would hang for ever without the time-outs; transient server errors are worth another try
+#: a stalled socket would hang for ever without the time-outs; the tries are ours, because GDAL keeps failures in mind
 GDAL_OPTIONS = {
     "GDAL_HTTP_TIMEOUT": "60",
     "GDAL_HTTP_CONNECTTIMEOUT": "20",
-    "GDAL_HTTP_MAX_RETRY": "3",
-    "GDAL_HTTP_RETRY_DELAY": "0.5",
+    "GDAL_HTTP_MAX_RETRY": "0",
+    "GDAL_HTTP_LOW_SPEED_TIME": "30",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "100",
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "CPL_VSIL_CURL_AUTHORIZATION_HEADER_ALLOWED_IF_REDIRECT": "NO",
     "VSI_CACHE": "TRUE",
 }
+#: rasterio wants these set within an environment, not given to it
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+#: threads that read over a network at least
+_WAITING = 16
+#: the only driver: others read descriptions that may point to any file
+_DRIVER = "GTiff"
+_STATUS = re.compile(r"(?:response code|HTTP(?: error)?(?: code)?)\D{0,12}?:? ?([1-5]\d\d)\b")
+
+
+@dataclass(frozen=True)
+class ReadFault:
+    """What could not be read; nothing of it is secret.
+
+    Parameters
+    ----------
+    item, asset, url
+        What was read, and from where.
+    status
+        HTTP status where there was one, else None.
+    cause
+        The fault in one line.
+    tries
+        How often it was tried.
+    when
+        Time of the last try (ISO, UTC).
+    """
+
+    item: str
+    asset: str
+    url: str
+    status: int | None
+    cause: str
+    tries: int
+    when: str
+
+    def __str__(self) -> str:
+        """Name item, asset, address and cause."""
+        what = f"item {self.item!r}, asset {self.asset!r} at {self.url}"
+        return f"{what} could not be read ({self.cause}; tried {self.tries}x)"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How rasters are read.
+
+    Parameters
+    ----------
+    loader
+        ``"odc"`` (odc-stac) or ``"stackstac"``.
+    resampling
+        GDAL resampling where the raster lies on another grid, such as ``"bilinear"``.
+    access
+        Which addresses may be opened, and with which credentials.
+    local
+        Whether the items are the user's own, so that they may name local files.
+    patience
+        Tries and deadline of one block.
+    grd
+        How scenes in radar geometry are calibrated and geocoded; without it they are refused.
+    limits
+        What the provider allows all workers together.
+    """
+
+    loader: Loader = "odc"
+    resampling: str = "nearest"
+    access: Access = field(default_factory=Access)
+    local: bool = True
+    patience: Patience = field(default_factory=Patience)
+    grd: GrdOptions | None = None
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
 class BlockRead:
-    """Reads one block of one scene as int16 codes `(1, y, x)` when called; a task of its own."""
+    """Reads one block of one scene as int16 codes `(1, y, x)` when called; a task of its own.
+
+    Parameters
+    ----------
+    scene, geobox, reading
+        What is read, and how.
+    hole
+        File in which a block that cannot be read is recorded, to be left empty in the cube; without it, an error.
+    """
 
     scene: Scene
     geobox: GeoBox
-    loader: Loader
-    resampling: str
+    reading: Reading = field(default_factory=Reading)
+    hole: str | None = None
 
     def __call__(self) -> NDArray[np.int16]:
         """Read, convert and encode."""
         one = schema.feature(self.scene.feature)
-        return encode(read_block(self.scene, self.geobox, self.loader, self.resampling), one.step, schema.NODATA_CODE)[
-            None
-        ]
+        # waiting for a slot is no part of the patience with faults
+        with _slot(self.scene, self.geobox, self.reading):
+            found = _try_block(self.scene, self.geobox, self.reading)
+        if isinstance(found, ReadFault):
+            if self.hole is None:
+                raise ReadError(f"{found}: check that it exists and is a raster; run again to resume")
+            _record(found, self.scene, self.hole)
+            count("holes")
+            found = np.full(self.geobox.shape, np.nan, np.float32)
+        elif self.hole is not None:
+            # of an interrupted call
+            Path(self.hole).unlink(missing_ok=True)
+        count("read_bytes", found.nbytes)
+        return encode(found, one.step, schema.NODATA_CODE)[None]
+
+
+@dataclass(frozen=True)
+class BlockCopy:
+    """Takes one block of one scene from another cube as it is stored, int16 codes `(1, y, x)`; a task of its own.
+
+    Parameters
+    ----------
+    path
+        Zarr array.
+    position
+        Place of the scene in the series.
+    rows, columns
+        The block.
+    """
+
+    path: str
+    position: int
+    rows: slice
+    columns: slice
+
+    def __call__(self) -> NDArray[np.int16]:
+        """Read the codes."""
+        array = zarr.open_array(self.path, mode="r")
+        return np.asarray(array[self.position : self.position + 1, self.rows, self.columns], np.int16)
+
+
+def reading_threads(scenes: Iterable[Scene], connections: int | None) -> dict[str, int]:
+    """Return Dask's option for the threads of this process that read scenes: most of them only wait for a network.
+
+    No more than the provider's quota of connections; what the user has set, or local files, change nothing.
+    """
+    remote = any("://" in str(item["assets"][s.asset]["href"]) for s in scenes for item in s.items[:1])
+    if not remote or dask.config.get("num_workers", None) is not None:
+        return {}
+    return {"num_workers": min(max(_WAITING, CPU_COUNT), connections or 10**6)}
 
 
 def read_block(
-    scene: Scene, geobox: GeoBox, loader: Loader = "odc", resampling: str = "nearest"
+    scene: Scene,
+    geobox: GeoBox,
+    loader: Loader = "odc",
+    resampling: str = "nearest",
+    *,
+    access: Access | None = None,
+    local: bool = True,
+    patience: Patience | None = None,
 ) -> NDArray[np.float32]:
     """Read a scene on a grid, in the feature's units.
 
@@ -64,10 +220,8 @@ def read_block(
         Scene to read; where its items overlap the first valid pixel counts.
     geobox
         Grid of the block.
-    loader
-        ``"odc"`` (odc-stac) or ``"stackstac"``.
-    resampling
-        GDAL resampling where the raster lies on another grid, such as ``"bilinear"``.
+    loader, resampling, access, local, patience
+        See `Reading`.
 
     Returns
     -------
@@ -77,111 +231,158 @@ def read_block(
     Raises
     ------
     ReadError
-        A raster could not be opened or read.
+        A raster could not be opened or read within the tries and the deadline.
+    AccessError
+        An address is not allowed.
+    NotGeocodedError
+        A raster is in radar geometry.
     InputError
         The values cannot be what the provider profile says.
     """
-    read = {"odc": _read_odc, "stackstac": _read_stackstac}[loader]
-    items = [pystac.Item.from_dict(content) for content in scene.items]
-    # odc-stac logs addresses as they are, signatures included; the error below says the same without
+    found = _try_block(scene, geobox, Reading(loader, resampling, access or Access(), local, patience or Patience()))
+    if isinstance(found, ReadFault):
+        raise ReadError(f"{found}: check that it exists and is a raster; run again to resume")
+    return found
+
+
+def _slot(scene: Scene, geobox: GeoBox, reading: Reading) -> AbstractContextManager[None]:
+    """Return the provider's slot for a block; local files need none."""
+    hrefs = [str(item["assets"][scene.asset]["href"]) for item in scene.items]
+    if not any(_is_remote(href) for href in hrefs):
+        return nullcontext()
+    return reading.limits.slot(geobox.shape, len(hrefs))
+
+
+def _is_remote(href: str) -> bool:
+    return "://" in href and not href.startswith("file:")
+
+
+def _try_block(scene: Scene, geobox: GeoBox, reading: Reading) -> NDArray[np.float32] | ReadFault:
+    """Read until it goes well, cannot, or the time is over."""
+    patience, deadline = reading.patience, Deadline(reading.patience.deadline)
+    hrefs = [str(item["assets"][scene.asset]["href"]) for item in scene.items]
+    for href in hrefs:
+        reading.access.check(href, local=reading.local, what=f"item {scene.item_ids!r}, asset {scene.asset!r}")
+    remote = any(_is_remote(href) for href in hrefs)
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            return to_units(_read_once(scene, geobox, reading, deadline.left, fresh=tries > 1), scene)
+        except (OSError, RuntimeError, RasterioError) as error:
+            status, cause = _diagnose(error)
+        # the first failure may be an old one that GDAL remembers
+        again = remote and (tries == 1 or status is None or status in TRANSIENT)
+        if status in (401, 403):
+            again = sum(reading.access.renew(href) for href in hrefs) > 0 or again
+        pause = patience.pause(tries - 1)
+        if not again or tries >= patience.tries or pause >= deadline.left:
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            return ReadFault(scene.item_ids, scene.asset, scrub(" ".join(hrefs)), status, cause, tries, now)
+        count("read_retries")
+        time.sleep(pause)
+
+
+def _read_once(scene: Scene, geobox: GeoBox, reading: Reading, left: float, *, fresh: bool) -> NDArray[Any]:
+    scrub_logs()
+    # odc-stac logs its errors; ours say the same
     logging.getLogger("odc.loader").setLevel(logging.CRITICAL)
-    try:
-        with rasterio.Env(**GDAL_OPTIONS):
-            return to_units(read(items, scene.asset, geobox, resampling), scene)
-    except (OSError, RuntimeError, rasterio.errors.RasterioError) as error:
-        fault = f"{type(error).__name__}: {_first_line(error)}"
-    # raised out here, because GDAL's own error in its context could not travel from a worker
-    href = scrub(scene.items[0]["assets"][scene.asset]["href"])
-    raise ReadError(
-        f"item {scene.item_ids!r}, asset {scene.asset!r} at {href} could not be read ({fault}): "
-        "check that it exists and is a raster; run again to resume"
-    )
-
-
-def to_units(raw: NDArray[Any], scene: Scene) -> NDArray[np.float32]:
-    """Convert raw values to the feature's units: power to dB, dB and coherence as they are.
-
-    Zero or negative power (below the noise floor) becomes the feature's minimum, where the published scaling gives 0;
-    it is an observation, not nodata, and never -inf.
-    """
-    values = np.asarray(raw, np.float32)
-    one = schema.feature(scene.feature)
-    if scene.values == "coherence":
-        worst = values[np.isfinite(values)]
-        if worst.size and (worst.min() < -1e-3 or worst.max() > 1 + 1e-3):
-            raise InputError(
-                f"item {scene.item_ids!r} has coherence {worst.min():g}..{worst.max():g}, allowed is 0..1: "
-                "the asset is not coherence, or it is scaled"
-            )
-        return np.where(np.isfinite(values), np.clip(values, 0, 1), np.float32(np.nan))
-    if scene.values == "power":
-        _check_power(values, scene)
-        positive = np.where(values > 0, values, np.float32(1e-30))
-        values = np.where(np.isfinite(values), 10 * np.log10(positive), np.float32(np.nan))
-    else:
-        values = np.where(np.isposinf(values), np.float32(np.nan), values)
-    floored: NDArray[np.float32] = np.where(np.isnan(values), np.float32(np.nan), np.maximum(values, one.minimum))
-    return floored.astype(np.float32)
-
-
-def _check_power(values: NDArray[np.float32], scene: Scene) -> None:
-    """Refuse what cannot be linear power: noise removal leaves small negative values at most, and few."""
-    known = values[np.isfinite(values)]
-    if known.size and (known.min() < _LEAST_POWER or np.count_nonzero(known < 0) > known.size / 2):
-        raise InputError(
-            f"item {scene.item_ids!r} has values down to {known.min():g}, which is no linear power: the raster is in "
-            "dB, or has a fill value that it does not declare; mend the provider profile or the raster"
-        )
-
-
-def _read_odc(items: list[pystac.Item], asset: str, geobox: GeoBox, resampling: str) -> NDArray[Any]:
-    import odc.stac
-
-    ds = odc.stac.load(
-        items,
-        bands=[asset],
-        geobox=geobox,
-        groupby=lambda *_: "pass",
-        dtype="float32",
-        nodata=float("nan"),
-        resampling=resampling,
-        fail_on_error=True,
-    )
-    values: NDArray[Any] = ds[asset].values
-    return values[0]
-
-
-def _read_stackstac(items: list[pystac.Item], asset: str, geobox: GeoBox, resampling: str) -> NDArray[Any]:
-    import stackstac
-
+    items = [pystac.Item.from_dict(content) for content in scene.items]
+    options = dict(GDAL_OPTIONS)
     for item in items:
-        code = str(item.properties.get("proj:code") or "")
-        if code.upper().startswith("EPSG:"):
-            # stackstac reads proj:epsg only, and without it silently invents a grid
-            item.properties["proj:epsg"] = int(code.split(":")[1])
+        asset = item.assets[scene.asset]
+        options |= reading.access.options(asset.href, reading.patience)
+        asset.href = reading.access.signed(asset.href, reading.patience)
+    options["GDAL_HTTP_TIMEOUT"] = f"{max(1.0, min(reading.patience.timeout, left)):.0f}"
+    if fresh:
+        # GDAL remembers a failed opening; this makes it ask again
+        options["CPL_VSIL_CURL_NON_CACHED"] = "/vsicurl/:/vsis3/"
+    keys = {name: options.pop(name) for name in _KEYS if name in options}
+    if not scene.geocoded and reading.grd is not None:
+        return _read_radar(scene, geobox, reading, options | keys)
+    # slow to import, and needed only where rasters are read
+    from icemap_xr.loaders import read_odc, read_stackstac
+
+    assets = [item.assets[scene.asset] for item in items]
+    with rasterio.Env(**options):
+        setenv(**keys)
+        for item, asset in zip(items, assets, strict=True):
+            _check_raster(asset.href, item.id, scene)
+        if reading.loader == "stackstac":
+            if (scene.band, scene.nodata) != (None, None):
+                raise InputError(
+                    "loader='stackstac' reads neither one band of several nor nodata that the raster does not declare "
+                    f"(item {scene.item_ids!r}): choose loader='odc'"
+                )
+            return read_stackstac(items, scene.asset, geobox, reading.resampling, options)
+        band = scene.band or 1
+        rasters = [(asset.href, _nodata(asset, band, scene.nodata)) for asset in assets]
+        return read_odc(rasters, band, geobox, reading.resampling)
+
+
+def _read_radar(scene: Scene, geobox: GeoBox, reading: Reading, options: dict[str, str]) -> NDArray[Any]:
+    """Read a scene in radar geometry: calibrated, cleaned and geocoded, in dB."""
+    from icemap_xr.grd.fetch import Fetcher
+    from icemap_xr.grd.step import read_block as read_grd
+
+    assert reading.grd is not None
+    keys = {name: options.pop(name) for name in _KEYS if name in options}
+    hrefs = [str(item["assets"][scene.asset]["href"]) for item in scene.items]
+    rasters = [(href, reading.access.signed(href, reading.patience)) for href in hrefs]
+    with rasterio.Env(**options):
+        setenv(**keys)
+        return read_grd(rasters, scene.polarisation, geobox, reading.grd, Fetcher(reading.access, reading.patience))
+
+
+def _nodata(asset: pystac.Asset, band: int, otherwise: float | None) -> float | None:
+    """Return the value that stands for nodata where the raster declares none: the item's, else the profile's."""
+    bands = asset.extra_fields.get("raster:bands") or asset.extra_fields.get("bands") or []
+    told = bands[band - 1].get("nodata") if len(bands) >= band else None
+    return otherwise if told is None else float(told)
+
+
+def _check_raster(href: str, item: str, scene: Scene) -> None:
+    """Open a raster by the one driver that is allowed; its header stays in GDAL's cache for the read that follows."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=PendingDeprecationWarning)
-        stack = stackstac.stack(
-            items,
-            assets=[asset],
-            epsg=geobox.crs.epsg if geobox.crs else None,
-            bounds=tuple(geobox.boundingbox),
-            resolution=float(geobox.transform.a),
-            resampling=rasterio.enums.Resampling[resampling],
-            dtype=np.dtype("float32"),
-            fill_value=np.float32("nan"),
-            rescale=False,
-            xy_coords="center",
-            errors_as_nodata=(),
-            gdal_env=stackstac.rio_env.LayeredEnv(always=GDAL_OPTIONS),
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(href, driver=_DRIVER) as src:
+            if src.crs is None:
+                lacks = "only ground control points" if src.gcps[0] else "no CRS"
+                raise NotGeocodedError(
+                    f"item {item!r} at {scrub(href)} has {lacks}: calibrate and geocode it first (to a projected CRS)"
+                )
+            count = int(src.count)
+            # a mask band is no second measurement
+            measured = sum(color != ColorInterp.alpha for color in src.colorinterp)
+    if scene.band is None and measured > 1:
+        raise InputError(
+            f"item {item!r} at {scrub(href)} has {measured} bands, and nothing says which one holds {scene.feature} "
+            f"{scene.polarisation}: name it under bands in the provider profile"
         )
-        layers: NDArray[Any] = stack.isel(band=0).compute(scheduler="synchronous").values
-    out = layers[0].copy()
-    for layer in layers[1:]:
-        out = np.where(np.isnan(out), layer, out)
-    return out
+    if scene.band is not None and scene.band > count:
+        raise InputError(
+            f"item {item!r} at {scrub(href)} has {count} bands, and the provider profile says that band {scene.band} "
+            f"holds {scene.feature} {scene.polarisation}: mend the profile or leave the item out"
+        )
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return scrub(text[0]) if text else "no message"
+def _diagnose(error: BaseException) -> tuple[int | None, str]:
+    """Return the HTTP status, if one is told, and the fault in one line without credentials."""
+    texts: list[str] = []
+    one: BaseException | None = error
+    while one is not None and len(texts) < 5:
+        texts.append(str(one))
+        one = one.__cause__ or one.__context__
+    match = next((m for text in texts if (m := _STATUS.search(text))), None)
+    told = next((text for text in texts if "previous exception" not in text and text.strip()), "no message")
+    status = int(match.group(1)) if match else None
+    return status, f"{type(error).__name__}: {scrub(told.strip().splitlines()[0])}"
+
+
+def _record(fault: ReadFault, scene: Scene, path: str) -> None:
+    """Write the record of a hole; it is there before the empty block is."""
+    content = asdict(fault) | {"feature": scene.feature, "time": str(scene.time)}
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    temporary = f"{path}.{os.getpid()}.partial"
+    Path(temporary).write_text(json.dumps(content))
+    os.replace(temporary, path)

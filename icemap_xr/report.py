@@ -81,16 +81,26 @@ def inputs_figure(view: xr.Dataset, year: int) -> Figure:
     names = [name for name in schema.FEATURES if name in view]
     steps = np.linspace(0, view.sizes[schema.STEP] - 1, 4).round().astype(int)
     grid = RegionGrid.from_dataset(view)
-    figure, axes = _canvas(len(names), len(steps), (11.0, 3.0 * len(names) + 0.3))
+    figure, axes = _canvas(len(names), len(steps), (11.0, 2.7 * len(names) + 0.2))
     for row, name in enumerate(names):
         scenes = view[name].sel({schema.YEAR: year}).isel({schema.STEP: steps}).compute()
         low, high = np.nanpercentile(scenes, [2, 98])
         for column, step in enumerate(steps):
             ax = axes[row][column]
-            image = ax.imshow(scenes[column], cmap="gray", vmin=low, vmax=high, **placing(grid))
-            ax.set(title=f"{name}, step {step + 1}", xticks=[], yticks=[])
-        figure.colorbar(image, ax=axes[row], label=f"{name} [{schema.feature(name).units}]", shrink=0.8)
+            image = ax.imshow(scenes[column], cmap="gray", vmin=low, vmax=high, **placing(grid, smooth=True))
+            ax.set(title=f"{name}, {_moment(scenes[column], int(step))}", xticks=[], yticks=[])
+        spec = schema.feature(name)
+        unit = "" if spec.units == "1" else f" [{spec.units}]"
+        figure.colorbar(image, ax=axes[row], label=f"{spec.long_name}{unit}", shrink=0.8)
     return figure
+
+
+def _moment(scene: xr.DataArray, step: int) -> str:
+    """Return the date of a scene where it is known, else its number in the year."""
+    time = scene.coords.get(schema.feature(str(scene.name)).time)
+    if time is None or np.isnat(time.values):
+        return f"step {step + 1}"
+    return str(time.values.astype("M8[D]"))
 
 
 def errors_figure(maps: xr.Dataset, truth: xr.DataArray, year: int, outlines: gpd.GeoDataFrame) -> Figure:
@@ -118,21 +128,6 @@ def errors_figure(maps: xr.Dataset, truth: xr.DataArray, year: int, outlines: gp
     handles = [Patch(fc=color, ec="#888", label=name) for color, name in zip(_OUTCOME_COLORS, _OUTCOMES, strict=True)]
     left.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False, fontsize=8)
     plot(maps, year=year, outlines=outlines, ax=axes[0][1]).set_title(f"Probability and outlines {year}")
-    return figure
-
-
-def reliability_figure(before: xr.Dataset, after: xr.Dataset) -> Figure:
-    """Draw the reliability diagram of two tables as `icemap_xr.calibrate.reliability` makes them."""
-    figure, axes = _canvas(1, 1, (6.0, 5.0))
-    ax: Axes = axes[0][0]
-    ax.plot([0, 1], [0, 1], color="#888888", lw=1, label="perfect")
-    for table, label, color in ((before, "as predicted", "#E69F00"), (after, "calibrated", "#0072B2")):
-        ece = float(table["ece"])
-        ax.plot(
-            table["mean_probability"], table["ice_fraction"], "o-", ms=3, color=color, label=f"{label} (ECE {ece:.4f})"
-        )
-    ax.set(xlabel="probability", ylabel="true share of glacier", aspect="equal", xlim=(0, 1), ylim=(0, 1))
-    ax.legend(frameon=False, loc="upper left")
     return figure
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,28 +20,37 @@ import xarray as xr
 
 from icemap_xr import schema, store
 from icemap_xr.archive import archive
+from icemap_xr.arealscale import GroundWeights
+from icemap_xr.blocktable import block_table
 from icemap_xr.bootstrap import bootstrap_area
 from icemap_xr.calibrate import KnotCalibrator, as_calibrator, calibrate
-from icemap_xr.catalog import search
 from icemap_xr.cluster import cluster
 from icemap_xr.config import RunConfig
-from icemap_xr.cube import build_cube
-from icemap_xr.errors import EmptySearchError, OutputExistsError
+from icemap_xr.divides import DivideOptions, divide
+from icemap_xr.elevation import read_dem
+from icemap_xr.errormodel import load_block_errors
+from icemap_xr.errors import OutputExistsError
+from icemap_xr.folders import write_text
+from icemap_xr.footprints import grid_over
 from icemap_xr.grid import RegionGrid
+from icemap_xr.ground import ground_mask, marked_km2
+from icemap_xr.inventory import rgi7_table
 from icemap_xr.lineage import scrub
 from icemap_xr.models import load_model
+from icemap_xr.models.registry import published_address
+from icemap_xr.outlineareas import load_edge_errors
 from icemap_xr.outlines import outlines
 from icemap_xr.plot import overview_figure, save_figure
-from icemap_xr.predict import predict
 from icemap_xr.providers import PROVENANCE
+from icemap_xr.run_maps import map_region
+from icemap_xr.runwatch import watched
+from icemap_xr.temporal import filter_years
 from icemap_xr.types import Calibrator, Predictor, StrPath
-from icemap_xr.vectors import lonlat_bounds
+from icemap_xr.vectors import as_frame
 
 logger = logging.getLogger("icemap_xr")
 
 _STATE = "icemap_run.json"
-#: whether the addresses in `items.json` had credentials, which are left out there
-_SCRUBBED = "icemap:scrubbed"
 
 
 @dataclass(frozen=True)
@@ -60,9 +68,11 @@ class RunResult:
     areas
         Areas, intervals and draws.
     outlines
-        Outlines by year.
+        Outlines by year, with the scenes they come from.
     archive
         Path of the regional archive.
+    glaciers
+        Glaciers by year with the RGI 7 columns, where the configuration has a DEM.
     """
 
     folder: Path
@@ -71,11 +81,16 @@ class RunResult:
     areas: xr.Dataset
     outlines: gpd.GeoDataFrame
     archive: Path
+    glaciers: gpd.GeoDataFrame | None = None
+
+    def holes(self) -> list[dict[str, Any]]:
+        """Return what could not be read and was accepted as a hole (`cube.on_error`), of the cubes of all orbits."""
+        cubes = [path for path in sorted(self.folder.glob("**/cube.zarr")) if path.is_dir()]
+        return [hole for path in cubes for hole in store.read_manifest(path).get("missing", [])]
 
     def summary(self) -> dict[str, Any]:
         """Return areas and intervals as plain JSON types."""
-        grid = RegionGrid.from_dataset(self.maps)
-        extent = grid.shape[0] * grid.shape[1] * grid.pixel_area_km2
+        extent = float(self.areas.attrs["domain_km2"])
         years = []
         for year in self.areas[schema.YEAR].values:
             one = self.areas.sel(year=year)
@@ -83,7 +98,8 @@ class RunResult:
             row = {"year": int(year), "area_km2": float(one["area_km2"]), "low_km2": low, "high_km2": high}
             observed = float(one["observed_km2"])
             years.append(row | {"observed_km2": observed, "unobserved_km2": extent - observed})
-        return {"model": self.weights, "interval_kind": self.areas.attrs["interval_kind"], "years": years}
+        kind = self.areas.attrs["interval_kind"]
+        return {"model": self.weights, "interval_kind": kind, "holes": len(self.holes()), "years": years}
 
 
 def run(config: RunConfig, output: StrPath) -> RunResult:
@@ -99,8 +115,10 @@ def run(config: RunConfig, output: StrPath) -> RunResult:
     Returns
     -------
     RunResult
-        The results, opened from `output`: `items.json`, `cube.zarr`, `probability.zarr`, `<name>.zarr` (the archive)
-        with `<name>.parquet` and `<name>.json` beside it, `areas.csv`, `overview.png` and `summary.json`.
+        The results, opened from `output`: `items.json`, `cube.zarr` (with several orbits, in a folder for each, beside
+        the map of that orbit), `probability.zarr`, `<name>.zarr` (the archive)
+        with `<name>.parquet`, `<name>.glaciers.parquet` (with a DEM) and `<name>.json` beside it, `areas.csv`,
+        `overview.png` and `summary.json`.
 
     Raises
     ------
@@ -117,35 +135,27 @@ def run(config: RunConfig, output: StrPath) -> RunResult:
     )
     weights = f"{model.spec.name}: {model.spec.note}"
     logger.info("weights: %s", weights)
-    with cluster(**asdict(config.cluster)):
-        items = _items(config, folder / "items.json")
-        cube = build_cube(
-            items,
-            grid,
-            folder / "cube.zarr",
-            features=[feature.name for feature in model.spec.features],
-            years=config.years,
-            year_start=config.year_start,
-            **asdict(config.cube),
-        )
-        maps = store.save(
-            predict(cube, model, **asdict(config.predict)), folder / "probability.zarr", what="predicting"
-        )
-        maps, calibrator = _calibrated(maps, config, model)
-        areas = _areas(maps, config, model)
-        shapes = outlines(maps, **asdict(config.outlines))
+    with cluster(**asdict(config.cluster)) as client, watched(client, model, folder):
+        domain = None if config.predict.aoi is None else ground_mask(config.predict.aoi, grid)
+        items, cube, maps = map_region(config, grid, model, folder, domain)
+        maps, calibrator = _calibrated(_filtered(maps, config), config, model)
+        areas = _areas(maps, config, model, domain)
+        shapes = outlines(maps, **_outline_options(config))
+        glaciers = _glaciers(shapes, grid, config)
         path = archive(
             maps,
             folder / f"{config.name}.zarr",
             areas=areas,
             outlines=shapes,
+            glaciers=glaciers,
+            blocks=None if config.area.tiles is not None else _blocks(maps, areas),
             calibrator=calibrator,
-            lineage=_lineage(config, items, model),
+            lineage=_lineage(config, items, model, maps),
             region=config.name,
         )
         figure = overview_figure(maps, outlines=shapes, areas=areas, backscatter=backscatter(cube))
         save_figure(figure, folder / "overview.png")
-    result = RunResult(folder, weights, maps, areas, shapes, path)
+    result = RunResult(folder, weights, maps, areas, shapes, path, glaciers)
     summary = result.summary()
     write_text(folder / "areas.csv", pd.DataFrame(summary["years"]).to_csv(index=False))
     write_text(folder / "summary.json", json.dumps(summary, indent=1))
@@ -174,56 +184,15 @@ def region_grid(config: RunConfig) -> RegionGrid:
     section = config.grid
     if section.bounds is not None:
         return RegionGrid.from_bbox(section.bounds, section.crs, section.resolution, bbox_crs=section.crs)
-    return RegionGrid.from_bbox(lonlat_bounds(config.region), section.crs, section.resolution)
+    return grid_over(config.region, section.crs, section.resolution)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
-def _items(config: RunConfig, path: Path) -> pystac.ItemCollection:
-    """Search once; a resumed run goes on with the scenes it began with.
-
-    The record holds no credentials. Where an address had some, a resumed run searches again and keeps the same scenes.
-    """
-    recorded = pystac.ItemCollection.from_file(str(path)) if path.exists() else None
-    if recorded is not None and not recorded.extra_fields.get(_SCRUBBED, False):
-        return recorded
-    found = search(
-        config.search.provider,
-        config.region,
-        config.years,
-        features=config.search.features,
-        orbit_state=config.search.orbit_state,
-        relative_orbit=config.search.relative_orbit,
-        platforms=config.search.platforms,
-        year_start=config.year_start,
-        profile=config.search.profile,
-    )
-    if recorded is not None:
-        return _same_items(found, recorded)
-    for item in found:
-        item.clear_links()
-    content = found.to_dict()
-    clean = scrub(content)
-    write_text(path, json.dumps(clean | {_SCRUBBED: clean != content}, indent=1))
-    logger.info("found %d items", len(found))
-    return found
-
-
-def _same_items(found: pystac.ItemCollection, recorded: pystac.ItemCollection) -> pystac.ItemCollection:
-    """Return the found items that the run began with."""
-    by_id = {item.id: item for item in found}
-    lost = [item.id for item in recorded if item.id not in by_id]
-    if lost:
-        raise EmptySearchError(
-            f"{len(lost)} scenes of the interrupted run are no longer found, the first is {lost[0]!r}: "
-            "start again in a new folder"
-        )
-    return pystac.ItemCollection([by_id[item.id] for item in recorded], extra_fields=recorded.extra_fields)
+def _filtered(maps: xr.Dataset, config: RunConfig) -> xr.Dataset:
+    """Filter the maps over the years where the configuration says so: before they are calibrated."""
+    options = config.area
+    if options.filter == "none":
+        return maps
+    return filter_years(maps, method=options.filter, window=options.filter_window, stay=options.filter_stay)
 
 
 def _calibrated(maps: xr.Dataset, config: RunConfig, model: Predictor) -> tuple[xr.Dataset, Calibrator | None]:
@@ -239,26 +208,66 @@ def _calibrated(maps: xr.Dataset, config: RunConfig, model: Predictor) -> tuple[
     return calibrate(maps, calibrator), calibrator
 
 
-def _areas(maps: xr.Dataset, config: RunConfig, model: Predictor) -> xr.Dataset:
+def _areas(maps: xr.Dataset, config: RunConfig, model: Predictor, domain: xr.DataArray | None) -> xr.Dataset:
+    """Return areas and intervals within the domain, whose own area is recorded too."""
     options = config.area
     bundle = getattr(model, "bundle", None)
-    return bootstrap_area(
+    grid = RegionGrid.from_dataset(maps)
+    extent = grid.shape[0] * grid.shape[1] * grid.pixel_area_km2
+    errors = bundle.block_errors if bundle is not None and options.interval == "mapping" else None
+    areas = bootstrap_area(
         maps,
-        block=options.block,
+        domain=domain,
+        block=options.block if options.tiles is None else as_frame(options.tiles),
         n=options.draws,
         seed=options.seed,
         kind=options.interval,
         estimator=options.estimator,
         method=options.method,
         level=options.level,
-        block_errors=bundle.block_errors if bundle is not None and options.interval == "mapping" else None,
+        interval=options.bounds,
+        area_kind=options.area_kind,
+        block_errors=errors if options.block_errors is None else load_block_errors(options.block_errors),
     )
+    return areas.assign_attrs(domain_km2=extent if domain is None else marked_km2(domain, grid))
 
 
-def _lineage(config: RunConfig, items: pystac.ItemCollection, model: Predictor) -> dict[str, Any]:
+def _outline_options(config: RunConfig) -> dict[str, Any]:
+    """Return the options of `outlines`, with the edge errors that are in a file."""
+    options = asdict(config.outlines)
+    if config.outlines.edge_errors is not None:
+        options["edge_errors"] = load_edge_errors(config.outlines.edge_errors)
+    return options
+
+
+def _glaciers(shapes: gpd.GeoDataFrame, grid: RegionGrid, config: RunConfig) -> gpd.GeoDataFrame | None:
+    """Divide the outlines into glaciers where the configuration has a DEM."""
+    section = config.glaciers
+    if section.dem is None:
+        return None
+    dem = read_dem(section.dem, grid)
+    earlier = None if section.earlier is None else as_frame(section.earlier)
+    glaciers = divide(shapes, dem, earlier=earlier, options=DivideOptions(pixel_size=section.pixel_size))
+    return rgi7_table(glaciers, dem, dem_source=section.dem_source or Path(section.dem).stem)
+
+
+def _blocks(maps: xr.Dataset, areas: xr.Dataset) -> xr.Dataset:
+    """Return the block table that the areas were summed from."""
+    facts, grid = areas.attrs, RegionGrid.from_dataset(maps)
+    array = maps[schema.CALIBRATED if facts["calibrated"] else schema.PROBABILITY]
+    weights = GroundWeights(grid) if facts["area_kind"] == "true" else None
+    return block_table(array, grid, grid.pixels(facts["block_m"]), threshold=facts.get("threshold"), weights=weights)
+
+
+def _lineage(config: RunConfig, items: pystac.ItemCollection, model: Predictor, maps: xr.Dataset) -> dict[str, Any]:
     spec = model.spec
+    # without an address the model is known by its sha256 alone
+    href = published_address(spec)
+    address = {} if href is None else {"href": href, "artifact_type": "tf.keras.Model.save_weights"}
+    scenes = zip(maps[schema.YEAR].values, maps["source_scenes"].values, strict=True)
     return {
         "stac_items": [item.id for item in items],
+        "scenes_by_year": {str(year): str(names).split() for year, names in scenes},
         "search": items.extra_fields.get(PROVENANCE, {}),
         "model": {
             "name": spec.name,
@@ -267,6 +276,7 @@ def _lineage(config: RunConfig, items: pystac.ItemCollection, model: Predictor) 
             "features": [feature.name for feature in spec.features],
             "steps": spec.steps,
             "window": spec.window,
+            **address,
         },
         "config": config.to_dict(),
     }

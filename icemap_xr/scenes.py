@@ -6,7 +6,7 @@ two platforms are never mixed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,11 +15,13 @@ import numpy as np
 import pystac
 
 from icemap_xr import schema
-from icemap_xr.errors import AssetMissingError, InputError
+from icemap_xr.errors import AssetMissingError, InputError, NotGeocodedError
 from icemap_xr.providers import Source
+from icemap_xr.stac_build import PROCESSING
 
 #: items of one platform without an orbit number belong to one pass if they lie within this time
 _PASS = np.timedelta64(10, "m")
+_DAY = np.timedelta64(1, "D")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,12 @@ class Scene:
         Asset key.
     items
         The items, as plain JSON with this one asset.
+    band
+        Band of the asset, from 1; None where it has but one.
+    nodata
+        Value that stands for "no observation" where the raster declares none.
+    geocoded
+        Whether it lies on a map grid; a scene in radar geometry is calibrated and geocoded while it is read.
     """
 
     feature: str
@@ -59,6 +67,9 @@ class Scene:
     orbit_state: str
     asset: str
     items: tuple[dict[str, Any], ...]
+    band: int | None = None
+    nodata: float | None = None
+    geocoded: bool = True
 
     @property
     def baseline_days(self) -> float:
@@ -70,6 +81,13 @@ class Scene:
         """Ids of the items, separated by spaces."""
         return " ".join(str(item["id"]) for item in self.items)
 
+    @property
+    def slices(self) -> str:
+        """Slice numbers or burst names of the items, separated by spaces; empty where they do not say."""
+        names = ("s1:slice_number", "opera:burst_id")
+        found = [next((str(i["properties"][n]) for n in names if i["properties"].get(n)), "") for i in self.items]
+        return " ".join(dict.fromkeys(name for name in found if name))
+
 
 def scenes_from_items(
     items: Sequence[pystac.Item],
@@ -78,6 +96,7 @@ def scenes_from_items(
     *,
     polarisation: str | None = None,
     baseline_days: float | None = None,
+    radar_geometry: bool = False,
 ) -> tuple[Scene, ...]:
     """Group a feature's items into scenes, sorted by time.
 
@@ -93,20 +112,32 @@ def scenes_from_items(
         Polarisation to read; by default the first of the source's list that every item offers.
     baseline_days
         Keep pairs of this temporal baseline only.
+    radar_geometry
+        Whether scenes in radar geometry are taken: they need to be calibrated and geocoded.
 
     Raises
     ------
     AssetMissingError
         An item lacks the polarisation.
+    NotGeocodedError
+        The collection is in radar geometry.
     InputError
-        Polarisations, tracks, directions or temporal baselines are mixed.
+        Polarisations, modes, ways of processing, tracks, directions or temporal baselines are mixed.
     """
     by_collection = {source.collection: source for source in sources if source.feature == feature}
     mine = [item for item in items if item.collection_id in by_collection]
     if not mine:
         return ()
+    if not radar_geometry:
+        _check_geocoded(mine, by_collection)
+    for key, what in (("sar:instrument_mode", "the instrument modes"), (PROCESSING, "products processed as")):
+        _check_alike(mine, feature, key, what)
     chosen = polarisation or _common_polarisation(mine, by_collection)
-    single = [_scene(item, by_collection[str(item.collection_id)], chosen) for item in mine]
+    single = []
+    for item in mine:
+        source = by_collection[str(item.collection_id)]
+        asset = source.asset(item, chosen)
+        single.append(_scene(item, source, chosen, next(k for k, one in item.assets.items() if one is asset)))
     if baseline_days is not None:
         single = [scene for scene in single if abs(scene.baseline_days - baseline_days) < 1]
         if not single:
@@ -114,6 +145,57 @@ def scenes_from_items(
     scenes = _merge(sorted(single, key=lambda scene: (scene.time, scene.item_ids)))
     _check_uniform(scenes, feature)
     return tuple(scenes)
+
+
+def one_orbit(series: Mapping[str, Sequence[Scene]]) -> tuple[int, str]:
+    """Return the relative orbit and direction of a cube's features; -1 or empty where no item says.
+
+    Raises
+    ------
+    InputError
+        Features are of different orbits: they would see the ground from different sides.
+    """
+    firsts = {name: scenes[0] for name, scenes in series.items()}
+    for what, found in (
+        ("relative orbits", {name: str(s.relative_orbit) for name, s in firsts.items() if s.relative_orbit > 0}),
+        ("directions", {name: s.orbit_state for name, s in firsts.items() if s.orbit_state}),
+    ):
+        if len(set(found.values())) > 1:
+            listed = ", ".join(f"{name} {value}" for name, value in found.items())
+            raise InputError(f"the features are of several {what} ({listed}): build one cube for each")
+    orbit = next((s.relative_orbit for s in firsts.values() if s.relative_orbit > 0), -1)
+    return orbit, next((s.orbit_state for s in firsts.values() if s.orbit_state), "")
+
+
+def single_scenes(items: Sequence[pystac.Item], sources: Sequence[Source], feature: str) -> tuple[Scene, ...]:
+    """Group a feature's items into scenes without choosing among polarisations, orbits or baselines; for counting.
+
+    The polarisation of each is all that its items offer, joined by ``+``.
+    """
+    by_collection = {source.collection: source for source in sources if source.feature == feature}
+    found = []
+    for item in items:
+        source = by_collection.get(str(item.collection_id))
+        if source is not None:
+            offers = source.polarisations(item)
+            key = source.assets[offers[0]] if offers else ""
+            found.append(_scene(item, source, "+".join(offers), key))
+    return tuple(_merge(sorted(found, key=lambda scene: (scene.time, scene.item_ids))))
+
+
+def _check_geocoded(items: Sequence[pystac.Item], sources: Mapping[str, Source]) -> None:
+    raw = [item for item in items if not sources[str(item.collection_id)].geocoded]
+    if raw:
+        raise NotGeocodedError(
+            f"item {raw[0].id!r} of {raw[0].collection_id} is in radar geometry ({len(raw)} items are): calibrate and "
+            "geocode it first, say how in build_cube(grd=), or search for terrain-corrected scenes (rtc)"
+        )
+
+
+def _check_alike(items: Sequence[pystac.Item], feature: str, key: str, what: str) -> None:
+    found = sorted({str(value) for item in items if (value := item.properties.get(key))})
+    if len(found) > 1:
+        raise InputError(f"{feature} mixes {what} {', '.join(found)}: keep the items of one")
 
 
 def _common_polarisation(items: Sequence[pystac.Item], sources: dict[str, Source]) -> str:
@@ -132,8 +214,7 @@ def _common_polarisation(items: Sequence[pystac.Item], sources: dict[str, Source
     raise InputError(f"no polarisation is in every item (found {', '.join(seen)}): choose one with polarisation=")
 
 
-def _scene(item: pystac.Item, source: Source, polarisation: str) -> Scene:
-    asset = source.asset(item, polarisation)
+def _scene(item: pystac.Item, source: Source, polarisation: str, key: str) -> Scene:
     properties = item.properties
     time = _moment(item.datetime) if item.datetime else _moment(properties.get("start_datetime"))
     first = second = time
@@ -148,7 +229,6 @@ def _scene(item: pystac.Item, source: Source, polarisation: str) -> Scene:
         time = first + (second - first) // 2
     if np.isnat(time):
         raise InputError(f"item {item.id!r} has neither datetime nor start_datetime: mend the catalogue")
-    key = next(name for name, one in item.assets.items() if one is asset)
     return Scene(
         feature=source.feature,
         polarisation=polarisation,
@@ -157,12 +237,15 @@ def _scene(item: pystac.Item, source: Source, polarisation: str) -> Scene:
         time=time,
         reference_time=first,
         secondary_time=second,
-        platform=str(properties.get("platform") or ""),
+        platform=str(properties.get("platform") or "").lower(),
         absolute_orbit=_number(properties.get("sat:absolute_orbit")),
         relative_orbit=_number(properties.get("sat:relative_orbit")),
         orbit_state=str(properties.get("sat:orbit_state") or ""),
         asset=key,
         items=(_one_asset(item, key),),
+        band=source.bands.get(polarisation),
+        nodata=source.nodata,
+        geocoded=source.geocoded,
     )
 
 
@@ -170,7 +253,8 @@ def _one_asset(item: pystac.Item, key: str) -> dict[str, Any]:
     content = item.to_dict(include_self_link=False, transform_hrefs=False)
     keep = ("type", "stac_version", "stac_extensions", "id", "geometry", "bbox", "collection")
     slim: dict[str, Any] = {name: content[name] for name in keep if name in content}
-    return slim | {"properties": content["properties"], "assets": {key: content["assets"][key]}, "links": []}
+    assets = {key: content["assets"][key]} if key else {}
+    return slim | {"properties": content["properties"], "assets": assets, "links": []}
 
 
 def _number(value: Any) -> int:
@@ -187,10 +271,16 @@ def _moment(value: datetime | str | None) -> np.datetime64:
 
 
 def _merge(scenes: Sequence[Scene]) -> list[Scene]:
-    """Join the slices or bursts of one pass; the earliest gives the time."""
+    """Join the slices or bursts of one pass; the earliest gives the time. The scenes come sorted by time."""
     merged: list[Scene] = []
     for scene in scenes:
-        same = next((i for i, other in enumerate(merged) if _is_same_pass(other, scene)), None)
+        same = None
+        for i in range(len(merged) - 1, -1, -1):
+            if scene.time - merged[i].time >= _DAY:
+                break
+            if _is_same_pass(merged[i], scene):
+                same = i
+                break
         if same is None:
             merged.append(scene)
         else:
@@ -200,10 +290,12 @@ def _merge(scenes: Sequence[Scene]) -> list[Scene]:
 
 
 def _is_same_pass(one: Scene, other: Scene) -> bool:
-    if one.platform != other.platform or one.baseline_days != other.baseline_days:
+    if (one.platform, one.polarisation) != (other.platform, other.polarisation):
+        return False
+    if one.baseline_days != other.baseline_days:
         return False
     if one.absolute_orbit >= 0 and other.absolute_orbit >= 0:
-        return one.absolute_orbit == other.absolute_orbit and bool(abs(other.time - one.time) < np.timedelta64(1, "D"))
+        return one.absolute_orbit == other.absolute_orbit and bool(abs(other.time - one.time) < _DAY)
     near = abs(other.time - one.time) <= _PASS
     return bool(near and one.relative_orbit == other.relative_orbit)
 

@@ -5,12 +5,14 @@ Stages meet only here. Every `validate_*` is lazy: it looks at names, dims, dtyp
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
-from icemap_xr.errors import SchemaError, did_you_mean
+from icemap_xr.errors import ModelMismatchWarning, SchemaError, did_you_mean, warn
 
 Y, X, YEAR, STEP = "y", "x", "year", "step"
 PROBABILITY = "probability"
@@ -20,6 +22,10 @@ SPATIAL_REF = "spatial_ref"
 #: attributes of `spatial_ref` that anchor windows and blocks to the region's grid
 GRID_ORIGIN = "icemap_grid_origin"
 GRID_SHAPE = "icemap_grid_shape"
+GRID_RESOLUTION = "icemap_grid_resolution"
+
+#: attribute of `<feature>_index`: sha256 of the times that it counts in
+TIMES = "times_sha256"
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ FEATURES: dict[str, Feature] = {
     f.name: f
     for f in (
         Feature("grd", "Sentinel-1 GRD backscatter", "dB", -146.01214599609375, 43.54314041137695, 0.005),
-        Feature("rtc", "Sentinel-1 RTC gamma0 backscatter", "dB", -121.29015350341797, 44.299530029296875, 0.005),
+        Feature("rtc", "Sentinel-1 RTC backscatter", "dB", -121.29015350341797, 44.299530029296875, 0.005),
         Feature("insar", "Sentinel-1 interferometric coherence", "1", 0.0, 0.9979742169380188, 1 / 30000, pair=True),
     )
 }
@@ -125,9 +131,26 @@ def validate_cube(ds: xr.Dataset, what: str = "the cube") -> tuple[str, ...]:
     for name in names:
         one = FEATURES[name]
         array = _require(ds, name, (one.time, Y, X), what)
-        _require(ds, one.index, (YEAR, STEP), what)
-        _check_units(array, one)
+        _check_index(_require(ds, one.index, (YEAR, STEP), what), array[one.time], one)
+        _check_values(array, one, what)
     return names
+
+
+def times_digest(times: NDArray[np.datetime64]) -> str:
+    """Return the sha256 of a time axis, to the second."""
+    return hashlib.sha256(times.astype("datetime64[s]").astype("<i8").tobytes()).hexdigest()
+
+
+def _check_index(index: xr.DataArray, times: xr.DataArray, one: Feature) -> None:
+    """Raise `SchemaError` where the index counts in another time axis: it would name other scenes."""
+    known = index.attrs.get(TIMES)
+    positions = index.values
+    outside = positions.size and not (positions.min() >= -1 and positions.max() < times.size)
+    if outside or (known is not None and known != times_digest(times.values)):
+        raise SchemaError(
+            f"{one.index!r} counts scenes of another {one.time!r} than the dataset's {times.size}: scenes were dropped "
+            "or sorted after the index was made; choose years with years=, or build the cube from fewer items"
+        )
 
 
 def validate_yearly(ds: xr.Dataset, features: tuple[str, ...], what: str = "predict") -> None:
@@ -135,15 +158,18 @@ def validate_yearly(ds: xr.Dataset, features: tuple[str, ...], what: str = "pred
     validate_crs(ds, what)
     for name in features:
         array = _require(ds, name, (YEAR, STEP, Y, X), what)
-        if name in FEATURES:
-            _check_units(array, FEATURES[name])
-        if not np.issubdtype(array.dtype, np.floating):
-            raise SchemaError(f"{name!r} has dtype {array.dtype}, {what} needs a float: decode or convert it first")
+        _check_values(array, FEATURES.get(name), what)
 
 
-def _check_units(array: xr.DataArray, one: Feature) -> None:
+def _check_values(array: xr.DataArray, one: Feature | None, what: str) -> None:
+    if not np.issubdtype(array.dtype, np.floating):
+        raise SchemaError(f"{array.name!r} has dtype {array.dtype}, {what} needs a float: decode or convert it first")
+    if one is None:
+        return
     units = array.attrs.get("units")
-    if units is not None and units != one.units:
+    if units is None:
+        warn(f"{one.name} has no attrs['units'], {one.units!r} is taken for granted: set it", ModelMismatchWarning)
+    elif units != one.units:
         raise SchemaError(
             f"{one.name!r} has units {units!r}, needed are {one.units!r}: convert the values "
             f"(dB = 10 log10 of power) and set attrs['units']"

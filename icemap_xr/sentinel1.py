@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 #: orbits in one repeat cycle, and the duration of one
 ORBITS_PER_CYCLE = 175
@@ -31,6 +32,43 @@ _KNOWN_ORBIT = {
 #: how far the count of orbits from the known one may lie from the relative orbit's, in orbits; half a cycle would be
 #: ambiguous, and the reference orbits above are known to about a day
 _TOLERANCE = 20
+
+#: names of level-1 products, and of what is made from them
+_PRODUCT = re.compile(
+    r"S1(?P<unit>[ABCD])_(?P<mode>IW|EW|WV|S[1-6])_(?P<type>GRD|SLC)(?P<resolution>[FHM_])_1S(?P<polarisation>[SD][HV])"
+    r"_(?P<start>\d{8}T\d{6})_(?P<stop>\d{8}T\d{6})_(?P<orbit>\d{6})_(?P<datatake>[0-9A-F]{6})"
+)
+_POLARISATIONS = {"SH": ["HH"], "SV": ["VV"], "DH": ["HH", "HV"], "DV": ["VV", "VH"]}
+
+
+def product_properties(name: str) -> dict[str, Any]:
+    """Return the STAC properties that a product's name tells; empty where it is no name of a product.
+
+    The name has the absolute orbit, from which the relative orbit follows (`orbit_offset`).
+
+    Parameters
+    ----------
+    name
+        Such as ``S1A_IW_GRDH_1SDV_20240325T055038_20240325T055103_053134_066FC4_F9DE``, with anything behind it.
+    """
+    match = _PRODUCT.match(name)
+    if match is None:
+        return {}
+    start, stop = (datetime.strptime(match[key], "%Y%m%dT%H%M%S").replace(tzinfo=UTC) for key in ("start", "stop"))
+    platform, orbit = f"sentinel-1{match['unit'].lower()}", int(match["orbit"])
+    offset = orbit_offset(platform, start)
+    found: dict[str, Any] = {
+        "platform": platform,
+        "constellation": "sentinel-1",
+        "start_datetime": start.isoformat().replace("+00:00", "Z"),
+        "end_datetime": stop.isoformat().replace("+00:00", "Z"),
+        "sar:instrument_mode": match["mode"],
+        "sar:polarizations": _POLARISATIONS[match["polarisation"]],
+        "sat:absolute_orbit": orbit,
+    }
+    if offset is not None:
+        found["sat:relative_orbit"] = (orbit - offset) % ORBITS_PER_CYCLE + 1
+    return found
 
 
 def orbit_offset(platform: str, time: datetime) -> int | None:
@@ -67,6 +105,12 @@ def orbit_time(platform: str, absolute: int) -> datetime:
     """Return when a platform was on an absolute orbit, to about a day; 175 orbits take exactly 12 days."""
     number, at = _KNOWN_ORBIT[platform]
     return (at + (absolute - number) * ORBIT).replace(microsecond=0)
+
+
+def burst_relative_orbit(burst: int) -> int:
+    """Return the relative orbit of an IW burst, from its number in the repeat cycle (ESA burst id)."""
+    since_start = (burst - 1) * _BEAM_CYCLE + _PREAMBLE
+    return int(since_start // ORBIT.total_seconds()) + 1
 
 
 def burst_orbit_state(relative_orbit: int, burst: int) -> Literal["ascending", "descending"]:

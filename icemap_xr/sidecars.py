@@ -2,56 +2,37 @@
 
 from __future__ import annotations
 
+import base64
 import json
-import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
-import pandas as pd
 import pystac
 import shapely
 import shapely.affinity
 import shapely.geometry
-from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 
+from icemap_xr.folders import write_text
 from icemap_xr.grid import RegionGrid
-from icemap_xr.types import FloatArray
+from icemap_xr.inventory import RGI7_COLUMNS, rgi7_table, utm_zone, write_table
 
-#: columns of the Randolph Glacier Inventory 7.0 (attribute table of the glacier product) and their pandas types
-RGI7_COLUMNS: dict[str, str] = {
-    "rgi_id": "string",
-    "o1region": "string",
-    "o2region": "string",
-    "glims_id": "string",
-    "anlys_id": "Int64",
-    "subm_id": "Int64",
-    "src_date": "string",
-    "cenlon": "float64",
-    "cenlat": "float64",
-    "utm_zone": "Int64",
-    "area_km2": "float64",
-    "primeclass": "Int64",
-    "conn_lvl": "Int64",
-    "surge_type": "Int64",
-    "term_type": "Int64",
-    "glac_name": "string",
-    "is_rgi6": "Int64",
-    "termlon": "float64",
-    "termlat": "float64",
-    "zmin_m": "float64",
-    "zmax_m": "float64",
-    "zmed_m": "float64",
-    "zmean_m": "float64",
-    "slope_deg": "float64",
-    "aspect_deg": "float64",
-    "aspect_sec": "Int64",
-    "dem_source": "string",
-    "lmax_m": "Int64",
-}
+__all__ = [
+    "CLASSES",
+    "RGI7_COLUMNS",
+    "footprint",
+    "glaciers_path",
+    "rgi7_table",
+    "sidecar_paths",
+    "stac_item",
+    "utm_zone",
+    "write_geoparquet",
+    "write_item",
+]
 
 #: classes of the map `glacier_class`, as the STAC classification extension has them
 CLASSES: list[dict[str, Any]] = [
@@ -72,51 +53,20 @@ def sidecar_paths(path: Path) -> tuple[Path, Path]:
     return path.with_suffix(".parquet"), path.with_suffix(".json")
 
 
-def utm_zone(lon: FloatArray, lat: FloatArray) -> NDArray[np.int64]:
-    """Return UTM zones of positions in degrees, with the exceptions for south-west Norway and Svalbard."""
-    zone = (np.floor((lon + 180) / 6).astype(np.int64) % 60) + 1
-    zone[(lat >= 56) & (lat < 64) & (lon >= 3) & (lon < 12)] = 32
-    svalbard = (lat >= 72) & (lat <= 84) & (lon >= 0) & (lon < 42)
-    # Svalbard has the zones 31, 33, 35 and 37 only, which meet at 9, 21 and 33 degrees east
-    zone[svalbard] = 31 + 2 * np.digitize(lon[svalbard], [9, 21, 33])
-    return zone
-
-
-def rgi7_table(outlines: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    """Return outlines with all RGI 7 columns in their types; null where not known.
-
-    Computed are `cenlon` and `cenlat` (of the centroid, degrees), `utm_zone`, and `area_km2` as given. Columns that the
-    RGI does not have (`year`, `mean_probability`) are kept behind them.
-    """
-    centroids = gpd.GeoSeries(outlines.geometry.centroid, crs=outlines.crs).to_crs("EPSG:4326")
-    known: dict[str, Any] = {"area_km2": outlines["area_km2"].to_numpy()} if "area_km2" in outlines else {}
-    known |= {"cenlon": centroids.x.to_numpy(), "cenlat": centroids.y.to_numpy()}
-    known["utm_zone"] = utm_zone(known["cenlon"], known["cenlat"])
-    rows = len(outlines)
-    unknown = {
-        name: np.full(rows, np.nan) if kind == "float64" else [None] * rows for name, kind in RGI7_COLUMNS.items()
-    }
-    columns = {name: pd.Series(known.get(name, unknown[name]), dtype=kind) for name, kind in RGI7_COLUMNS.items()}
-    own = {
-        name: outlines[name].to_numpy() for name in outlines if name not in columns and name != outlines.geometry.name
-    }
-    return gpd.GeoDataFrame(columns | own, geometry=outlines.geometry.to_numpy(), crs=outlines.crs)
+def glaciers_path(path: Path) -> Path:
+    """Return where the GeoParquet file of an archive's glaciers lies."""
+    return path.with_suffix(".glaciers.parquet")
 
 
 def write_geoparquet(outlines: gpd.GeoDataFrame, path: Path) -> Path:
     """Write outlines as GeoParquet 1.1 with the RGI 7 columns; the file appears complete or not at all."""
-    temporary = path.with_name(f".{path.name}.partial")
-    rgi7_table(outlines).to_parquet(temporary, index=False, schema_version="1.1.0", write_covering_bbox=True)
-    os.replace(temporary, path)
-    return path
+    return write_table(rgi7_table(outlines), path)
 
 
 def write_item(item: pystac.Item, path: Path) -> Path:
     """Write a STAC item as JSON; the file appears complete or not at all."""
-    temporary = path.with_name(f".{path.name}.partial")
     content = item.to_dict(include_self_link=False, transform_hrefs=False)
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(content, indent=1, allow_nan=False))
     return path
 
 
@@ -145,10 +95,10 @@ def stac_item(
         Names of the Zarr store and of the GeoParquet file (None: there is none) beside the item.
     lineage
         Scrubbed lineage. Of `lineage["model"]`, `name`, `architecture`, `features`, `steps` and `window` become MLM
-        fields; the MLM extension wants the model itself among the assets, so it is declared only where
-        `lineage["model"]["href"]` says where the model is.
+        fields. The MLM extension wants the model itself among the assets: that is `href`, else `sha256` as a name
+        without a place (RFC 6920); with neither the extension is not declared.
     """
-    footprint, bbox = _footprint(grid)
+    outline, bbox = footprint(grid)
     properties = {
         **_span(years),
         **_projection(grid),
@@ -156,7 +106,7 @@ def stac_item(
     }
     item = pystac.Item(
         id=region,
-        geometry=footprint,
+        geometry=outline,
         bbox=bbox,
         datetime=None,
         properties=properties,
@@ -170,7 +120,7 @@ def stac_item(
     return item
 
 
-def _footprint(grid: RegionGrid) -> tuple[dict[str, Any], list[float]]:
+def footprint(grid: RegionGrid) -> tuple[dict[str, Any], list[float]]:
     """Return a grid's outline as GeoJSON in degrees, and its bbox.
 
     Across the antimeridian it is cut in two (and west > east in the bbox); around a pole it is all longitudes.
@@ -280,7 +230,16 @@ def _add_model(item: pystac.Item, model: Any) -> None:
             }
         ],
     }
-    if model.get("href"):
+    href = model.get("href") or _digest_name(model.get("sha256"))
+    if href:
         fields = {"mlm:artifact_type": str(model.get("artifact_type", "safetensors.tensorflow.save_file"))}
-        item.add_asset("model", pystac.Asset(str(model["href"]), "Model", None, None, ["mlm:model"], fields))
+        title = f"Weights of {model['name']}"
+        item.add_asset("model", pystac.Asset(str(href), title, None, None, ["mlm:model"], fields))
         item.stac_extensions.append(_MLM)
+
+
+def _digest_name(digest: Any) -> str | None:
+    """Return the name of what has a sha256, given in hexadecimal (RFC 6920); None if it is none."""
+    if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
+        return None
+    return "ni:///sha-256;" + base64.urlsafe_b64encode(bytes.fromhex(digest)).decode().rstrip("=")

@@ -12,9 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pystac
 import rasterio
+import shapely
 from rasterio.warp import transform, transform_bounds
+from shapely.geometry import mapping, shape
 
 from icemap_xr.errors import InputError, ReadError
 from icemap_xr.types import StrPath
@@ -26,6 +29,11 @@ SAT = "https://stac-extensions.github.io/sat/v1.0.0/schema.json"
 INSAR = "https://stac-extensions.github.io/insar/v1.0.0/schema.json"
 
 COHERENCE_COLLECTION = "coherence"
+#: parts of the longest edge of a footprint over 180 degrees or a pole
+_EDGE_PARTS = 64
+
+#: property that says how a product was made where that changes values (filter, pixel spacing): a series has one
+PROCESSING = "icemap:processing"
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,8 @@ class Raster:
         Dataset tags.
     cog
         Whether it is a Cloud-Optimized GeoTIFF.
+    bands
+        Number of bands.
     """
 
     path: Path
@@ -93,6 +103,7 @@ class Raster:
     dtype: str
     tags: Mapping[str, str] = field(default_factory=dict)
     cog: bool = False
+    bands: int = 1
 
 
 def open_header(path: StrPath) -> Raster:
@@ -120,6 +131,7 @@ def open_header(path: StrPath) -> Raster:
                 dtype=src.dtypes[0],
                 tags=src.tags(),
                 cog=src.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == "COG",
+                bands=src.count,
             )
     except rasterio.errors.RasterioIOError as error:
         raise ReadError(f"{file} cannot be read as a raster: {error}; check or remove it") from error
@@ -234,12 +246,12 @@ def _item(name: str, assets: Mapping[str, Raster], time: datetime, collection: s
     for other in others:
         if (other.crs, other.shape, other.transform) != (raster.crs, raster.shape, raster.transform):
             raise InputError(f"{other.path} and {raster.path} belong to one item but lie on different grids")
-    bbox = [round(v, 7) for v in transform_bounds(raster.crs, "EPSG:4326", *raster.bounds)]
+    geometry = _footprint(raster)
     known = orbit.properties()
     item = pystac.Item(
         id=name,
-        geometry=_footprint(raster),
-        bbox=bbox,
+        geometry=geometry,
+        bbox=_bbox(raster, geometry),
         datetime=time,
         collection=collection,
         properties={**_projection(raster), **known},
@@ -267,8 +279,47 @@ def _footprint(raster: Raster) -> dict[str, Any]:
     xs, ys = transform(raster.crs, "EPSG:4326", [left, right, right, left, left], [bottom, bottom, top, top, bottom])[
         :2
     ]
+    far = _far_footprint(raster)
+    if far is not None:
+        return far
     ring = [[round(x, 7), round(y, 7)] for x, y in zip(xs, ys, strict=True)]
     return {"type": "Polygon", "coordinates": [ring]}
+
+
+def _far_footprint(raster: Raster) -> dict[str, Any] | None:
+    """Return the footprint of a raster over 180 degrees or a pole, None for any other.
+
+    As RFC 7946 wants it: in parts that end at 180 degrees, and with the pole in it.
+    """
+    left, bottom, right, top = raster.bounds
+    outline = shapely.segmentize(shapely.box(left, bottom, right, top), max(right - left, top - bottom) / _EDGE_PARTS)
+    xs, ys = shapely.get_coordinates(outline)[:-1].T
+    lon, lat = (np.array(found) for found in transform(raster.crs, "EPSG:4326", xs, ys)[:2])
+    if np.abs(np.diff(lon, append=lon[:1])).max() <= 180:
+        return None
+    ring = np.column_stack([np.unwrap(np.append(lon, lon[0]), period=360), np.append(lat, lat[0])])
+    if abs(ring[-1, 0] - ring[0, 0]) > 180:
+        # it goes around a pole
+        pole = float(np.copysign(90, lat.mean()))
+        ring = np.vstack([ring, [[ring[-1, 0], pole], [ring[0, 0], pole]]])
+    world = shapely.box(-180, -90, 180, 90)
+    turns = [np.array([360.0 * turn, 0.0]) for turn in (-2, -1, 0, 1, 2)]
+    copies = [shapely.make_valid(shapely.Polygon(ring + turn)) for turn in turns]
+    parts = shapely.union_all([shapely.intersection(copy, world) for copy in copies])
+    return dict(mapping(shapely.set_precision(parts, 1e-7)))
+
+
+def _bbox(raster: Raster, geometry: Mapping[str, Any]) -> list[float]:
+    """Return west, south, east, north; west > east over 180 degrees, as RFC 7946 wants it."""
+    found = shape(dict(geometry))
+    west, south, east, north = found.bounds
+    if found.geom_type == "MultiPolygon" and west <= -180 and east >= 180 and max(abs(south), abs(north)) < 90:
+        bounds = shapely.bounds(shapely.get_parts(found))
+        west, east = bounds[bounds[:, 2] >= 180, 0].min(), bounds[bounds[:, 0] <= -180, 2].max()
+        return [round(float(v), 7) for v in (west, south, east, north)]
+    if found.geom_type == "MultiPolygon" or len(geometry["coordinates"][0]) > 5:
+        return [round(float(v), 7) for v in (west, south, east, north)]
+    return [round(v, 7) for v in transform_bounds(raster.crs, "EPSG:4326", *raster.bounds)]
 
 
 def _asset(raster: Raster, title: str, unit: str, polarisation: str | None) -> pystac.Asset:

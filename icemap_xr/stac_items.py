@@ -11,6 +11,7 @@ from pathlib import Path
 import pystac
 
 from icemap_xr.errors import EmptySearchError, InputError
+from icemap_xr.products import ProductFile, product_file, product_items
 from icemap_xr.sentinel1 import absolute_orbit, burst_orbit_state
 from icemap_xr.stac_build import COHERENCE_COLLECTION, Orbit, Raster, coherence_item, open_header, sar_item
 from icemap_xr.types import StrPath
@@ -36,6 +37,9 @@ PATTERNS = (
     "OPERA_L2_RTC-S1_<burst>_<start>_<processed>_<S1A|S1B|S1C|S1D>_30_v1.0_<polarisation>.tif",
     "*_<YYYYMMDD>-<YYYYMMDD>_<polarisation>_*cc.tif",
     "*.tif with the tags FIRST_DATE and SECOND_DATE",
+    "HyP3 S1A_IW_<start>_DVP_RTC30_G_gpuned_<id>_VV.tif",
+    "HyP3 S1AA_<start>_<start>_VVP012_INT80_G_ueF_<id>_corr.tif",
+    "S1A_<start>__1A__<start>_<stop>_CARD-COH12 (folder or file of six bands)",
 )
 _OPERA = re.compile(
     r"(?P<granule>OPERA_L2_RTC-S1_T(?P<track>\d{3})-(?P<burst>\d{6})-(?P<swath>IW[123])_(?P<start>\d{8}T\d{6}Z)"
@@ -48,9 +52,10 @@ _SUFFIXES = (".tif", ".tiff")
 def items_from_files(folder: StrPath) -> pystac.ItemCollection:
     """Return the items of all rasters in a folder and its sub-folders, by time.
 
-    Recognised are OPERA RTC-S1 files (linear power gamma zero; one item per acquisition and burst) and coherence
+    Recognised are OPERA RTC-S1 files (linear power gamma zero; one item per acquisition and burst), coherence
     rasters whose dates are in the name or in the tags FIRST_DATE, FIRST_TIME, SECOND_DATE, SECOND_TIME (one item per
-    pair). Other rasters are named in a logged warning. Of an acquisition that was processed twice the newest is taken.
+    pair), and products of HyP3 (RTC, InSAR) and CARD-COH in their own folders, see `icemap_xr.products`. Other rasters
+    are named in a logged warning. Of an acquisition that was processed twice the newest is taken.
 
     Parameters
     ----------
@@ -70,15 +75,19 @@ def items_from_files(folder: StrPath) -> pystac.ItemCollection:
     files = sorted(path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
     opera: dict[str, list[tuple[re.Match[str], Path]]] = {}
     items: list[pystac.Item] = []
+    products: list[ProductFile] = []
     unknown: list[Path] = []
     for path in files:
         if match := _OPERA.fullmatch(path.name):
             opera.setdefault("_".join(match.group("track", "burst", "start", "unit")), []).append((match, path))
+        elif (product := product_file(path)) is not None:
+            products.append(product)
         elif (item := _coherence_file(path)) is not None:
             items.append(item)
         else:
             unknown.append(path)
     items += [_opera_item(group) for group in opera.values()]
+    items += product_items(products)
     if unknown:
         _LOG.warning("not recognised and left out: %s", ", ".join(str(path) for path in unknown))
     if not items:

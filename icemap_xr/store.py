@@ -2,54 +2,70 @@
 
 A store is written into `<name>.partial` beside its final place: metadata and coordinates first, then whole chunks
 (shards), one task each, then the manifest; only then does the folder get its final name. "The chunk exists" means
-"done", so the same call made again after a crash writes only what is missing. The manifest holds the plan's hash and
-the sha256 of every metadata file.
+"done", so the same call made again after a crash writes only what is missing. See docs/resume.md.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import shutil
+import shlex
+import sys
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from importlib.metadata import version
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import dask
-import dask.array as da
-import numpy as np
 import xarray as xr
 import zarr
-from dask.delayed import Delayed, delayed
-from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
 
-from icemap_xr.errors import IncompleteStoreError, InputError, OutputExistsError
-from icemap_xr.execute import run_tasks
+from icemap_xr import manifest as files
+from icemap_xr.blockwrite import (
+    Block,
+    BlockTasks,
+    add_variables,
+    disk_errors,
+    missing_blocks,
+    remove_spoilt,
+    restore_variables,
+    write_templates,
+)
+from icemap_xr.errors import (
+    Failure,
+    IncompleteReadError,
+    IncompleteRunError,
+    IncompleteStoreError,
+    OutputExistsError,
+    ReadError,
+)
+from icemap_xr.execute import Outcome, Trouble, run_blocks
+from icemap_xr.manifest import MANIFEST, manifest_is_whole, partial_path, plan_hash, read_manifest
+from icemap_xr.storearray import StoreArray, decode, encode, lazy, untouched
+from icemap_xr.storelock import exclusive
 from icemap_xr.types import StrPath
+from icemap_xr.urls import scrub
 
-#: inside a Zarr group of its own, so that listing the store's root shows Zarr nodes only
-MANIFEST = "icemap/manifest.json"
-_PLAN = "icemap/plan.json"
-#: key of the manifest's own hash
-_SELF = "sha256"
-
-
-def partial_path(path: StrPath) -> Path:
-    """Return where a store is written before it gets its final name."""
-    path = Path(path)
-    return path.with_name(path.name + ".partial")
-
-
-def plan_hash(plan: Mapping[str, Any]) -> str:
-    """Return the sha256 of a plan made of plain JSON types."""
-    return hashlib.sha256(json.dumps(plan, sort_keys=True, default=str).encode()).hexdigest()
+__all__ = [
+    "MANIFEST",
+    "StoreArray",
+    "add_variables",
+    "check_writable",
+    "decode",
+    "encode",
+    "exclusive",
+    "finish",
+    "lazy",
+    "manifest_is_whole",
+    "partial_path",
+    "plan_hash",
+    "read_manifest",
+    "save",
+    "untouched",
+    "write",
+    "write_groups",
+]
 
 
 def check_writable(path: StrPath, plan: Mapping[str, Any]) -> bool:
@@ -62,25 +78,85 @@ def check_writable(path: StrPath, plan: Mapping[str, Any]) -> bool:
     """
     path, digest = Path(path), plan_hash(plan)
     if path.exists():
-        if (path / MANIFEST).exists() and _read_json(path / MANIFEST).get("plan_sha256") == digest:
+        if (path / MANIFEST).exists() and files.read_json(path / MANIFEST).get("plan_sha256") == digest:
             return True
         raise OutputExistsError(f"{path} exists already and was made from other inputs: choose a new path or delete it")
-    unfinished = partial_path(path) / _PLAN
-    if unfinished.exists() and _read_json(unfinished).get("sha256") != digest:
-        raise OutputExistsError(
-            f"{unfinished.parent} is an unfinished store of other inputs or options: "
-            "repeat that call to finish it, or delete the folder"
-        )
+    # the manifest is already there if only the final name is missing
+    for name, key in ((files.PLAN, "sha256"), (MANIFEST, "plan_sha256")):
+        unfinished = partial_path(path) / name
+        if unfinished.exists() and files.read_json(unfinished).get(key) != digest:
+            raise OutputExistsError(
+                f"{partial_path(path)} is an unfinished store of other inputs or options: "
+                "repeat that call to finish it, or delete the folder"
+            )
     return False
 
 
+def write(
+    groups: Mapping[str, xr.Dataset],
+    path: StrPath,
+    *,
+    plan: Mapping[str, Any],
+    call: str,
+    what: str = "writing",
+    facts: Mapping[str, Any] | None = None,
+    last: Callable[[Path], Mapping[str, Any]] | None = None,
+) -> Path:
+    """Write a store from beginning to end, alone and resumable; one that is finished already is left as it is.
+
+    Parameters
+    ----------
+    groups, path, plan, what
+        See `write_groups`.
+    call
+        The Python call that does this, for messages and the manifest.
+    facts
+        Further entries of the manifest.
+    last
+        Called with the unfinished store's folder when its blocks are written; may add variables. What it returns goes
+        into the manifest.
+
+    Returns
+    -------
+    Path
+        The store.
+
+    Raises
+    ------
+    StoreBusyError
+        Another process is writing this store.
+    IncompleteStoreError
+        The store was finished, and has lost chunks since.
+    OutputExistsError, IncompleteRunError, StoreError
+        See `check_writable` and `write_groups`.
+    """
+    if check_writable(path, plan):
+        read_manifest(path)
+        files.check_chunks(path)
+        return Path(path)
+    with disk_errors(partial_path(path)), exclusive(path):
+        # whoever held the lock until now may have finished it
+        if not check_writable(path, plan):
+            if not _is_complete(partial_path(path), plan):
+                partial = write_groups(groups, path, plan=plan, what=what, call=call)
+                more = last(partial) if last else {}
+                return finish(path, plan=plan, facts={**(facts or {}), **more})
+            _take_name(path)
+    return Path(path)
+
+
 def write_groups(
-    groups: Mapping[str, xr.Dataset], path: StrPath, *, plan: Mapping[str, Any], what: str = "writing"
+    groups: Mapping[str, xr.Dataset],
+    path: StrPath,
+    *,
+    plan: Mapping[str, Any],
+    what: str = "writing",
+    call: str = "the call that wrote it",
 ) -> Path:
     """Write the Dask-backed variables of datasets as whole Zarr chunks into the unfinished store; resumable.
 
     Each Dask block becomes one Zarr chunk (a shard where `encoding["inner_chunks"]` names smaller inner chunks), so no
-    two tasks ever touch the same file. Call `finish` afterwards.
+    two tasks ever touch the same file. Call `finish` afterwards; `write` does both, and keeps other writers away.
 
     Parameters
     ----------
@@ -93,27 +169,66 @@ def write_groups(
         What the store is made from, as plain JSON types; decides whether an unfinished store is resumed.
     what
         Label of the progress bar.
+    call
+        The Python call that does this, for messages and the manifest.
 
     Returns
     -------
     Path
         The unfinished store's folder.
+
+    Raises
+    ------
+    IncompleteRunError
+        Blocks kept failing; all others are written, and the same call tries only these again. It is an
+        `IncompleteReadError`, which is a `ReadError`, if rasters could not be read.
     """
     check_writable(path, plan)
     partial = partial_path(path)
     groups = {name: _regular(ds) for name, ds in groups.items()}
-    if not (partial / _PLAN).exists():
-        _write_templates(groups, partial)
-        _write_json(partial / _PLAN, {"sha256": plan_hash(plan), "plan": dict(plan)})
-    tasks = [
-        task
+    if (partial / files.PLAN).exists():
+        files.remove_leftovers(partial)
+        _check_metadata(partial)
+        remove_spoilt(_lazy(groups), partial)
+        restore_variables(groups, partial)
+    else:
+        write_templates(groups, partial)
+        made = {"sha256": plan_hash(plan), "written_by": _command(call), "plan": dict(plan)}
+        files.write_json(partial / files.PLAN, made | {"metadata_sha256": _array_metadata(groups, partial)})
+    arrays = _lazy(groups)
+    blocks = missing_blocks(arrays, partial)
+    make = BlockTasks({name: var.data for name, var in arrays.items()}, partial, plan_hash(plan))
+    with (partial / files.LOG).open("a", buffering=1) as log:
+
+        def record(block: Block, digest: str) -> None:
+            with disk_errors(partial):
+                log.write(files.table_line(f"{block.array}/{files.chunk_file(block.index)}", digest))
+
+        outcome = run_blocks(blocks, make, what, done=record)
+    _report(outcome, len(blocks), Path(path))
+    return partial
+
+
+def _lazy(groups: Mapping[str, xr.Dataset]) -> dict[str, xr.DataArray]:
+    """Return the Dask-backed variables by their path in the store."""
+    return {
+        f"{group}/{name}".lstrip("/"): var
         for group, ds in groups.items()
         for name, var in ds.data_vars.items()
         if var.chunks
-        for task in _missing(partial / group / str(name), var)
-    ]
-    run_tasks(tasks, what)
-    return partial
+    }
+
+
+def _array_metadata(groups: Mapping[str, xr.Dataset], partial: Path) -> dict[str, str]:
+    return {name: files.file_hash(partial / name / "zarr.json") for name in _lazy(groups)}
+
+
+def _check_metadata(partial: Path) -> None:
+    """Raise `IncompleteStoreError` where the metadata of an unfinished store are not what its blocks were made for."""
+    for name, digest in files.read_json(partial / files.PLAN).get("metadata_sha256", {}).items():
+        file = partial / name / "zarr.json"
+        if not file.exists() or files.file_hash(file) != digest:
+            raise IncompleteStoreError(f"{file} was changed or lost since it was written: delete {partial} and repeat")
 
 
 def save(ds: xr.Dataset, path: StrPath, *, what: str = "writing maps") -> xr.Dataset:
@@ -134,254 +249,129 @@ def save(ds: xr.Dataset, path: StrPath, *, what: str = "writing maps") -> xr.Dat
     ------
     OutputExistsError
         `path` holds something else.
+    StoreBusyError
+        Another process is writing it.
+    IncompleteRunError
+        Blocks kept failing and are missing; the same call tries only these again.
+    StoreError
+        The disk is full.
     """
-    variables = {str(name): dask.base.tokenize(var.data) for name, var in ds.variables.items()}
+    variables = {str(name): dask.base.tokenize(var.data, var.dims, var.attrs) for name, var in ds.variables.items()}
     plan = {"variables": variables, "attributes": ds.attrs}
-    if not check_writable(path, plan):
-        write_groups({"": ds}, path, plan=plan, what=what)
-        finish(path, plan=plan)
+    write({"": ds}, path, plan=plan, what=what, call="ds.icemap.to_zarr(path)")
     return xr.open_zarr(path, chunks={})
 
 
 def finish(path: StrPath, *, plan: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> Path:
-    """Consolidate the metadata, write the manifest and give the store its final name."""
-    partial, final = partial_path(path), Path(path)
+    """Consolidate the metadata, write table and manifest, and give the store its final name.
+
+    Raises
+    ------
+    IncompleteStoreError
+        A chunk is missing.
+    """
+    partial = partial_path(path)
+    files.remove_leftovers(partial)
     with warnings.catch_warnings():
         # plain xr.open_zarr() complains about stores without it, zarr about stores with it; readers matter more
         warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
-        warnings.filterwarnings("ignore", message="Object at plan.json", category=UserWarning)
+        warnings.filterwarnings("ignore", message="Object at ", category=UserWarning)
         zarr.consolidate_metadata(str(partial), zarr_format=3)
-    metadata = {str(f.relative_to(partial)): _sha256(f) for f in sorted(partial.rglob("zarr.json"))}
-    manifest = {
+    missing = files.missing_chunks(partial)
+    if missing:
+        raise IncompleteStoreError(f"{partial} lacks {len(missing)} chunks, such as {missing[0]}: repeat the call")
+    table = _table(partial)
+    files.write_table(partial / files.FILES, table)
+    written_by = files.read_json(partial / files.PLAN).get("written_by") if (partial / files.PLAN).exists() else None
+    known = {
         "plan_sha256": plan_hash(plan),
         "plan": dict(plan),
-        "metadata_sha256": metadata,
+        "metadata_sha256": {name: digest for name, digest in sorted(table.items()) if _is_metadata(name)},
+        "files_sha256": files.file_hash(partial / files.FILES),
+        "failures": _failures(partial),
+        "written_by": written_by,
         "software": {"icemap-xr": version("icemap-xr"), "xarray": xr.__version__, "zarr": zarr.__version__},
         **(facts or {}),
     }
-    manifest[_SELF] = _own_hash(manifest)
-    _write_json(partial / MANIFEST, manifest)
-    (partial / _PLAN).unlink(missing_ok=True)
+    files.write_json(partial / MANIFEST, files.seal(known))
+    return _take_name(path)
+
+
+def _take_name(path: StrPath) -> Path:
+    """Rename a store whose manifest is written; killed on the way, the next call does the rest."""
+    partial, final = partial_path(path), Path(path)
+    for name in (files.LOG, files.FAILURES, files.PLAN):
+        (partial / name).unlink(missing_ok=True)
     os.replace(partial, final)
+    (final / files.LOCK).unlink(missing_ok=True)
     return final
 
 
-def manifest_is_whole(manifest: Mapping[str, Any]) -> bool:
-    """Return whether a manifest still says what was written."""
-    return bool(manifest.get(_SELF) == _own_hash(manifest))
+def _is_complete(partial: Path, plan: Mapping[str, Any]) -> bool:
+    """Return whether only the final name is missing."""
+    file = partial / MANIFEST
+    return file.exists() and files.read_json(file).get("plan_sha256") == plan_hash(plan) and manifest_is_whole(partial)
 
 
-def read_manifest(path: StrPath) -> dict[str, Any]:
-    """Return a finished store's manifest after checking its metadata files against it.
-
-    Raises
-    ------
-    InputError
-        There is no store.
-    IncompleteStoreError
-        The store is unfinished, or a metadata file has changed.
-    """
-    path = Path(path)
-    if not path.exists():
-        if partial_path(path).exists():
-            raise IncompleteStoreError(f"{path} is not finished: repeat the call that writes it, it resumes")
-        raise InputError(f"{path} does not exist: give the path of a store written by icemap-xr")
-    if not (path / MANIFEST).exists():
-        raise IncompleteStoreError(f"{path} has no {MANIFEST}: it is no finished icemap-xr store; write it again")
-    manifest = _read_json(path / MANIFEST)
-    if not {"plan", "plan_sha256", "metadata_sha256"} <= set(manifest):
-        raise IncompleteStoreError(f"{path / MANIFEST} is damaged (keys are missing): write the store again")
-    for name, digest in manifest["metadata_sha256"].items():
-        file = path / name
-        if not file.exists() or _sha256(file) != digest:
-            raise IncompleteStoreError(
-                f"{file} is damaged or missing (its sha256 is not the manifest's): write it again"
-            )
-    return manifest
+def _table(partial: Path) -> dict[str, str]:
+    """Return the sha256 of all files: of blocks as the tasks reported it, of all others as they are now."""
+    working = {files.MANIFEST, files.FILES, files.PLAN, files.LOG, files.FAILURES, files.LOCK}
+    logged = files.read_table(partial / files.LOG)
+    return {
+        name: logged.get(name) or files.file_hash(partial / name)
+        for name in files.store_files(partial)
+        if name not in working
+    }
 
 
-@dataclass(frozen=True)
-class StoreArray:
-    """One variable of a finished store as a small, picklable array-like that decodes what it reads.
-
-    It carries a path, never pixels; each process opens the store once. Dask arrays made of it are recognised by
-    `untouched`, so that a task may read its own slice straight from the store.
-
-    Parameters
-    ----------
-    path
-        Folder of the store.
-    name
-        Variable name.
-    shape
-        Shape of the variable.
-    digest
-        The manifest's plan hash: part of the identity, so a rewritten store is another array.
-    """
-
-    path: str
-    name: str
-    shape: tuple[int, ...]
-    digest: str
-
-    dtype = np.dtype("float32")
-
-    @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return len(self.shape)
-
-    def __getitem__(self, key: Any) -> NDArray[np.float32]:
-        """Read and decode a slice to float32; nodata becomes NaN."""
-        array = _open_array(self.path, self.name, self.digest)
-        return decode(np.asarray(array.oindex[key] if _is_fancy(key) else array[key]), dict(array.attrs))
-
-    def __dask_tokenize__(self) -> tuple[str, ...]:
-        """Return a deterministic identity."""
-        return ("icemap_xr.StoreArray", self.path, self.name, self.digest)
+def _is_metadata(name: str) -> bool:
+    return name.rpartition("/")[2] == "zarr.json"
 
 
-def decode(raw: NDArray[Any], attrs: Mapping[str, Any]) -> NDArray[np.float32]:
-    """Decode int16 codes with CF attributes to float32; floats pass through."""
-    if not np.issubdtype(raw.dtype, np.integer):
-        return np.asarray(raw, np.float32)
-    values = raw.astype(np.float32) * np.float32(attrs["scale_factor"]) + np.float32(attrs.get("add_offset", 0.0))
-    values[raw == attrs["_FillValue"]] = np.nan
-    return values
+def _report(outcome: Outcome[Block], total: int, path: Path) -> None:
+    """Keep what failed with the unfinished store, and raise if blocks are missing."""
+    partial = partial_path(path)
+    if outcome.lost or outcome.mended:
+        known = {(one["array"], tuple(one["block"])): one for one in _failures(partial)}
+        for block, trouble in {**outcome.mended, **outcome.lost}.items():
+            known[block.array, block.index] = asdict(_failure(block, trouble))
+        files.write_json(partial / files.FAILURES, {"failures": list(known.values())})
+    if not outcome.lost:
+        return
+    lost = [_failure(block, trouble) for block, trouble in outcome.lost.items()]
+    errors = [trouble.error for trouble in outcome.lost.values()]
+    kind = IncompleteReadError if all(isinstance(error, ReadError) for error in errors) else IncompleteRunError
+    raise kind(
+        f"{lost[0].cause}; {len(lost)} of {total} blocks of {path} are missing after {lost[0].tries} tries each: "
+        "mend the cause and repeat the call, which does only what is missing",
+        lost,
+    ) from errors[0]
 
 
-def encode(values: NDArray[Any], step: float, nodata: int) -> NDArray[np.int16]:
-    """Encode values as multiples of `step`; NaN becomes `nodata`.
-
-    Raises
-    ------
-    InputError
-        A finite value does not fit in 16 bits.
-    """
-    codes = np.rint(np.asarray(values, np.float64) / step)
-    valid = np.isfinite(values)
-    if valid.any() and np.abs(codes[valid]).max() > 32767:
-        worst = np.asarray(values)[valid][np.abs(codes[valid]).argmax()]
-        raise InputError(f"value {worst:g} does not fit in steps of {step:g} (at most {32767 * step:g}): wrong units?")
-    return np.where(valid, codes, nodata).astype(np.int16)
+def _failure(block: Block, trouble: Trouble) -> Failure:
+    return Failure(block.array, block.index, trouble.tries, trouble.cause)
 
 
-def untouched(array: Any) -> StoreArray | None:
-    """Return the store array behind a Dask array on which nothing was done since it was opened, else None."""
-    if not isinstance(array, da.Array):
-        return None
-    layer = array.dask.layers.get(f"original-{array.name}")
-    source = next(iter(layer.values()), None) if layer is not None else None
-    return source if isinstance(source, StoreArray) else None
-
-
-def lazy(source: StoreArray, chunks: Any) -> da.Array:
-    """Return a Dask array over a store array."""
-    name = f"icemap-{source.name}-{dask.base.tokenize(source, chunks)}"
-    return da.from_array(source, chunks=chunks, name=name, asarray=False, meta=np.empty((0,) * source.ndim, np.float32))
-
-
-@lru_cache(maxsize=256)
-def _open_array(path: str, name: str, digest: str) -> zarr.Array[Any]:
-    array = zarr.open_group(path, mode="r", use_consolidated=False)[name]
-    assert isinstance(array, zarr.Array)
-    return array
-
-
-def _is_fancy(key: Any) -> bool:
-    return isinstance(key, tuple) and any(isinstance(k, list | np.ndarray) for k in key)
+def _failures(partial: Path) -> list[dict[str, Any]]:
+    file = partial / files.FAILURES
+    return list(files.read_json(file)["failures"]) if file.exists() else []
 
 
 def _regular(ds: xr.Dataset) -> xr.Dataset:
-    """Rechunk lazy variables to equal chunks (the last may be smaller), as Zarr needs them."""
-    lazy_vars = {name: var for name, var in ds.data_vars.items() if var.chunks}
-    return ds.assign(
-        {
-            name: var.chunk({dim: sizes[0] for dim, sizes in zip(var.dims, var.chunks or (), strict=True)})
-            for name, var in lazy_vars.items()
-        }
-    )
+    """Rechunk lazy variables to equal chunks (the last may be smaller), as Zarr needs them; load lazy coordinates."""
+    ds = ds.assign_coords({name: var.compute() for name, var in ds.coords.items() if var.chunks is not None})
+    changed = {}
+    for name, var in ds.data_vars.items():
+        if var.chunks:
+            sides = {dim: sizes[0] for dim, sizes in zip(var.dims, var.chunks, strict=True)}
+            changed[name] = var.chunk(sides) if var.size else var.compute()
+        elif var.chunks is not None:
+            changed[name] = var.compute()
+    return ds.assign(changed)
 
 
-def _encoding(var: xr.Variable) -> dict[str, Any]:
-    out: dict[str, Any] = {"compressors": [ZstdCodec(level=3, checksum=True)]}
-    if var.chunks:
-        block = tuple(sizes[0] for sizes in var.chunks)
-        inner = tuple(min(i, b) for i, b in zip(var.encoding.get("inner_chunks", block), block, strict=True))
-        out["chunks"] = inner if all(b % i == 0 for i, b in zip(inner, block, strict=True)) else block
-        if out["chunks"] != block:
-            out["shards"] = block
-        missing = np.nan if np.issubdtype(var.dtype, np.floating) else None
-        out["fill_value"] = var.attrs.get("_FillValue", var.encoding.get("fill_value", missing))
-    return out
-
-
-def _write_templates(groups: Mapping[str, xr.Dataset], partial: Path) -> None:
-    """Write metadata and in-memory variables; what a crash cut short (no plan file yet) is begun anew."""
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    zarr.create_group(str(partial), zarr_format=3)
-    for group, ds in groups.items():
-        add_variables(ds, partial, group)
-    zarr.create_group(str(partial), path="icemap", zarr_format=3)
-
-
-def add_variables(ds: xr.Dataset, partial: Path, group: str = "") -> None:
-    """Add in-memory variables with their values, and the metadata of lazy ones, to an unfinished store.
-
-    What an interrupted call left of them is begun anew.
-    """
-    for name in ds.variables:
-        shutil.rmtree(partial / group / str(name), ignore_errors=True)
-    encoding: dict[Hashable, Any] = {name: _encoding(var) for name, var in ds.variables.items()}
-    # a chunk of fill values is written too: what is not there is missing
-    with zarr.config.set({"array.write_empty_chunks": True}):
-        ds.drop_encoding().to_zarr(
-            partial, group=group or None, mode="a", compute=False, zarr_format=3, consolidated=False, encoding=encoding
-        )
-
-
-def _missing(array_path: Path, var: xr.DataArray) -> list[Delayed]:
-    """Return a write task for every block whose chunk file does not exist yet."""
-    array: da.Array = var.data
-    blocks = array.to_delayed()
-    starts = [np.cumsum([0, *sizes]) for sizes in array.chunks]
-    tasks = []
-    for index in product(*(range(n) for n in array.numblocks)):
-        if (array_path / "c").joinpath(*map(str, index)).exists():
-            continue
-        region = tuple(slice(int(s[i]), int(s[i + 1])) for s, i in zip(starts, index, strict=True))
-        tasks.append(delayed(_write_block, pure=False)(str(array_path), region, blocks[index]))
-    return tasks
-
-
-def _write_block(path: str, region: Sequence[slice], block: NDArray[Any]) -> None:
-    # zarr 3.1 ignores `config=` when it opens an array that is there already
-    array = zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
-    array[tuple(region)] = block
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    temporary = path.with_name("." + path.name)
-    temporary.write_text(json.dumps(content, indent=1, default=str))
-    os.replace(temporary, path)
-
-
-def _own_hash(manifest: Mapping[str, Any]) -> str:
-    as_read = json.loads(json.dumps(manifest, default=str))
-    return plan_hash({key: value for key, value in as_read.items() if key != _SELF})
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise IncompleteStoreError(f"{path} is damaged ({error}): write the store again") from None
-    if not isinstance(content, dict):
-        raise IncompleteStoreError(f"{path} is damaged (it holds no mapping): write the store again")
-    return content
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _command(call: str) -> str:
+    """Return how to do this again: the `icemap` command that is running, or the Python call."""
+    if Path(sys.argv[0]).name != "icemap":
+        return call
+    return scrub(shlex.join(["icemap", *sys.argv[1:]]))

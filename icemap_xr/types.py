@@ -125,6 +125,18 @@ class Predictor(Protocol):
 
 
 @runtime_checkable
+class SamplingPredictor(Predictor, Protocol):
+    """A model that can also drop random channels, for passes whose spread says how much the map depends on them."""
+
+    def sample(self, batch: Batch, seeds: NDArray[np.uint64], rate: float, /) -> NDArray[np.float32]:
+        """Map a batch as a call does, with a share `rate` of the channels dropped.
+
+        Which channels are dropped in a window depends on its seed (`(batch,)` uint64) alone, not on the batch.
+        """
+        ...
+
+
+@runtime_checkable
 class Calibrator(Protocol):
     """A monotone map from model probability to P(glacier | probability)."""
 

@@ -1,21 +1,59 @@
-"""Check a finished store: every metadata file against the manifest, every chunk against its checksum."""
+"""Check a finished store, every file against the sha256 it was written with, and open it again for repair."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import product
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-import zarr
-
-from icemap_xr import store
+from icemap_xr import manifest as files
+from icemap_xr.errors import InputError
+from icemap_xr.manifest import FILES, MANIFEST
 from icemap_xr.progress import progress
+from icemap_xr.storelock import exclusive
 from icemap_xr.types import StrPath
+
+_CHUNK = re.compile(r"(?P<array>.+)/(?P<chunk>c(/\d+)*)")
+
+#: files hashed at the same time
+_READERS = 4
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One file of a store that is not as it was written.
+
+    Parameters
+    ----------
+    file
+        Path inside the store.
+    what
+        ``"missing"``, ``"damaged"``, or ``"unexpected"``: it was not there when the store was finished.
+    """
+
+    file: str
+    what: Literal["missing", "damaged", "unexpected"]
+
+    @property
+    def is_chunk(self) -> bool:
+        """Whether writing this one chunk again mends it."""
+        return _CHUNK.fullmatch(self.file) is not None
+
+    def __str__(self) -> str:
+        match = _CHUNK.fullmatch(self.file)
+        where = f"{match['array']}: chunk {match['chunk']}" if match else f"{self.file}:"
+        return f"{where} is {self.what}"
 
 
 def verify(path: StrPath) -> list[str]:
-    """Read every chunk of a store written by icemap-xr and return what is wrong, one line each.
+    """Read every file of a store written by icemap-xr and return what is wrong, one line each.
+
+    Chunks, metadata, the table of hashes and the manifest are checked bit by bit; a file that does not belong to the
+    store is a fault too.
 
     Parameters
     ----------
@@ -25,52 +63,125 @@ def verify(path: StrPath) -> list[str]:
     Returns
     -------
     list of str
-        Damaged or missing chunks, and a manifest that was changed; empty if the store is whole.
+        The faults; empty if the store is whole. `icemap verify` also names the commands that repair them.
 
     Raises
     ------
     IncompleteStoreError
-        The store is unfinished, or a metadata file is damaged.
+        The store is unfinished, or its manifest cannot be read any more.
     InputError
         There is no store.
     """
-    manifest = store.read_manifest(path)
-    names = [str(Path(name).parent) for name in manifest["metadata_sha256"]]
-    nodes = [(name, zarr.open(str(Path(path) / name), mode="r")) for name in names]
-    arrays = [(name, node) for name, node in nodes if isinstance(node, zarr.Array)]
-    problems = [] if store.manifest_is_whole(manifest) else [f"{store.MANIFEST}: is damaged (its sha256 differs)"]
-    with progress("checking", sum(_count(array) for _, array in arrays)) as advance:
-        for name, array in arrays:
-            for fault in _faults(Path(path) / name, array):
-                if fault:
-                    problems.append(f"{name}: {fault}")
-                advance(1)
-    return problems
+    return [str(fault) for fault in find_faults(path)]
 
 
-def _grid(array: zarr.Array[Any]) -> tuple[tuple[int, ...], list[range]]:
-    sides = array.shards or array.chunks
-    return sides, [range(-(-size // side)) for size, side in zip(array.shape, sides, strict=True)]
+def find_faults(path: StrPath) -> list[Fault]:
+    """Return the faults of a finished store; see `verify`."""
+    folder, manifest = Path(path), files.load_manifest(path)
+    if not files.manifest_is_whole(folder):
+        # its hashes are not to be trusted; the table's are, wherever it agrees with the files
+        return [Fault(MANIFEST, "damaged"), *_compare(folder, files.read_table(folder / FILES))]
+    if not (folder / FILES).exists():
+        return [Fault(FILES, "missing"), *_compare(folder, manifest["metadata_sha256"], whole=False)]
+    if files.file_hash(folder / FILES) != manifest.get("files_sha256"):
+        return [Fault(FILES, "damaged"), *_compare(folder, manifest["metadata_sha256"], whole=False)]
+    return list(_compare(folder, files.read_table(folder / FILES)))
 
 
-def _count(array: zarr.Array[Any]) -> int:
-    count = 1
-    for axis in _grid(array)[1]:
-        count *= len(axis)
-    return count
+def repair_commands(path: StrPath, faults: Sequence[Fault]) -> list[str]:
+    """Return what to run, in order, to mend the faults of a store."""
+    store = shlex.quote(str(path))
+    try:
+        manifest = files.load_manifest(path)
+    except Exception:  # a manifest that cannot be read says nothing
+        manifest = {}
+    again = str(manifest.get("written_by") or "the call that wrote it")
+    if all(fault.what == "unexpected" for fault in faults):
+        return [f"rm {' '.join(shlex.quote(str(Path(path) / fault.file)) for fault in faults)}"]
+    if not manifest.get("repeatable", True):
+        return [f"put a copy of {store} in its place, or write it anew from the inputs of all its years"]
+    if all(fault.is_chunk or fault.what == "unexpected" for fault in faults):
+        return [f"icemap verify {store} --repair", again]
+    return [f"rm -r {store}", again]
 
 
-def _faults(folder: Path, array: zarr.Array[Any]) -> Iterator[str | None]:
-    """Yield one entry per chunk: None, or what is wrong with it."""
-    sides, axes = _grid(array)
-    for index in product(*axes):
-        key = "/".join(["c", *map(str, index)])
-        if not (folder / key).exists():
-            yield f"chunk {key} is missing"
-            continue
-        try:
-            array[tuple(slice(i * side, (i + 1) * side) for i, side in zip(index, sides, strict=True))]
-        except Exception as error:  # whatever a codec makes of damaged bytes, it is damage
-            yield f"chunk {key} is damaged ({type(error).__name__})"
-        else:
-            yield None
+def reopen(path: StrPath) -> list[Fault]:
+    """Make a store unfinished again, without its damaged chunks, so that the call that wrote it writes them again.
+
+    Parameters
+    ----------
+    path
+        A finished store with damaged or missing chunks.
+
+    Returns
+    -------
+    list of Fault
+        What was removed or is missing; empty if the store is whole, and then it is left alone.
+
+    Raises
+    ------
+    InputError
+        Metadata or the manifest are damaged: the store is to be deleted and written again.
+    StoreBusyError
+        A store of this name is being written.
+    IncompleteStoreError
+        The store is unfinished, or its manifest cannot be read any more.
+    """
+    path = Path(path)
+    faults = find_faults(path)
+    if not faults:
+        return faults
+    grave = [fault for fault in faults if not fault.is_chunk and fault.what != "unexpected"]
+    if grave:
+        raise InputError(
+            f"{path}: {grave[0]}, which no block can mend: {', then '.join(repair_commands(path, faults))}"
+        )
+    manifest, partial = files.load_manifest(path), files.partial_path(path)
+    if not manifest.get("repeatable", True) and any(fault.what != "unexpected" for fault in faults):
+        raise InputError(f"{path} was written from a store that is gone: {repair_commands(path, faults)[0]}")
+    with exclusive(path):
+        if set(files.store_files(partial)) - {files.LOCK}:
+            raise InputError(f"{partial} is in the way: move or delete it")
+        for fault in faults:
+            (path / fault.file).unlink(missing_ok=True)
+        plan = {"sha256": manifest["plan_sha256"], "written_by": manifest.get("written_by"), "plan": manifest["plan"]}
+        files.write_json(path / files.PLAN, plan)
+        # a chunk whose hash is not known would have to be decoded
+        known = files.read_table(path / FILES)
+        files.write_table(path / files.LOG, {name: known[name] for name in known if _CHUNK.fullmatch(name)})
+        (path / FILES).unlink()
+        (path / MANIFEST).unlink()
+        _swap(path, partial)
+    return faults
+
+
+def _swap(path: Path, partial: Path) -> None:
+    """Rename a folder to one that only holds a lock."""
+    (partial / files.LOCK).unlink()
+    (partial / files.LOCK).parent.rmdir()
+    partial.rmdir()
+    path.rename(partial)
+
+
+def check_file(folder: Path, name: str, digest: str) -> Fault | None:
+    """Return what is wrong with one file of a store that shall have this sha256."""
+    try:
+        found = files.file_hash(folder / name)
+    except (FileNotFoundError, NotADirectoryError):
+        return Fault(name, "missing")
+    except OSError:  # a disk that cannot read it
+        return Fault(name, "damaged")
+    return None if found == digest else Fault(name, "damaged")
+
+
+def _compare(folder: Path, table: dict[str, str], *, whole: bool = True) -> Iterator[Fault]:
+    """Yield the files that differ from a table; with `whole` it is the table of all files."""
+    with progress("checking", len(table)) as advance, ThreadPoolExecutor(_READERS) as pool:
+        for fault in pool.map(lambda name: check_file(folder, name, table[name]), sorted(table)):
+            if fault is not None:
+                yield fault
+            advance(1)
+    if whole:
+        # the lock outlives a writer that was killed in its last moment
+        beside = {MANIFEST, FILES, files.LOCK}
+        yield from (Fault(name, "unexpected") for name in sorted(set(files.store_files(folder)) - beside - set(table)))

@@ -169,10 +169,15 @@ def yearly(
 
 
 def select_years(cube: xr.Dataset, years: Sequence[int] | None) -> xr.Dataset:
-    """Return the dataset with the given years only."""
+    """Return the dataset with the given years only; raises `SchemaError` where one is there twice, or not at all."""
+    if isinstance(years, int | str):
+        raise InputError(f"years={years!r} is not allowed: give a list, such as [{years}]")
+    have = cube[schema.YEAR].values.tolist()
+    for what, labels in (("the dataset has", have), ("asked for are", list(years or ()))):
+        if len(set(labels)) != len(labels):
+            raise SchemaError(f"{what} the years {labels}, some twice: keep one of each")
     if years is None:
         return cube
-    have = cube[schema.YEAR].values.tolist()
     absent = [year for year in years if year not in have]
     if absent:
         raise SchemaError(f"years {absent} are not in the dataset: it has {have}")

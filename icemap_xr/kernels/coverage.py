@@ -84,7 +84,10 @@ def pixel_coverage(rings: Sequence[NDArray[np.float64]], shape: tuple[int, int])
 
 
 def coverage_sums(
-    values: NDArray[np.floating[Any]], pieces: Sequence[Piece], threshold: float | None = None
+    values: NDArray[np.floating[Any]],
+    pieces: Sequence[Piece],
+    threshold: float | None = None,
+    ground: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Sum ice and observed pixels of one chunk over the pieces of regions in it, each pixel by its covered fraction.
 
@@ -96,6 +99,8 @@ def coverage_sums(
         The regions' parts inside this chunk; they may overlap and are summed independently.
     threshold
         None for the sum of probability, else the count of pixels above it.
+    ground
+        Area of each pixel `(y, x)` as a multiple of its planar area; None for 1.
 
     Returns
     -------
@@ -114,6 +119,8 @@ def coverage_sums(
         x1, y1 = np.ceil(corners.max(axis=0)).astype(int)
         window = values[:, y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
         weight = pixel_coverage([ring - (x0, y0) for ring in piece.rings], (window.shape[1], window.shape[2]))
+        if ground is not None:
+            weight = weight * ground[y0 : y0 + window.shape[1], x0 : x0 + window.shape[2]]
         for i, one in enumerate(window):
             check_probabilities(one, "summing regions")
             ice, observed = ice_pixels(one, threshold)

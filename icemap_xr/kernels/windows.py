@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Blend = Literal["gaussian", "crop"]
+Edges = Literal["published", "valid"]
 
 
 @dataclass(frozen=True)
 class WindowGrid:
     """All windows of a region; blocks of output pixels are multiples of the stride.
 
-    Windows begin at every multiple of `stride` below the region's size; the far ones reach past its edge and are
-    padded with zeros there (the published rule). Nothing here knows about chunks.
+    Nothing here knows about chunks.
 
     Parameters
     ----------
@@ -32,6 +32,10 @@ class WindowGrid:
         window in whose middle it lies.
     sigma
         Width of the Gaussian as a share of half the window (published: 0.5).
+    edges
+        ``"published"``: windows begin at every multiple of `stride` below the region's size, and the far ones reach
+        past its edge, where they are padded with zeros. ``"valid"``: the last window of an axis ends at the region's
+        edge, and no window reaches past it unless the region is narrower than a window (then there is one, at 0).
     """
 
     window: int
@@ -39,26 +43,45 @@ class WindowGrid:
     region: tuple[int, int]
     blend: Blend = "gaussian"
     sigma: float = 0.5
+    edges: Edges = "published"
 
-    def starts(self, lo: int, hi: int, axis: int) -> range:
-        """Return the starts of all windows that touch pixels ``lo <= p < hi`` of an axis."""
-        first = max(0, -(-(lo - self.window + 1) // self.stride))
-        last = (min(hi, self.region[axis]) - 1) // self.stride
-        return range(first * self.stride, last * self.stride + 1, self.stride)
+    def starts(self, lo: int, hi: int, axis: int) -> tuple[int, ...]:
+        """Return the starts of all windows that touch pixels ``lo <= p < hi`` of an axis, in order."""
+        last = self._last(axis)
+        first = max(0, -(-(lo - self.window + 1) // self.stride)) * self.stride
+        # the last window touches every pixel that no other window touches
+        return (*range(first, min(hi, last), self.stride), *((last,) if last < hi and last + self.window > lo else ()))
 
     def reach(self, lo: int, hi: int, axis: int) -> slice:
         """Return the pixels of an axis that the windows touching ``lo <= p < hi`` read."""
         starts = self.starts(lo, hi, axis)
         return slice(starts[0], min(starts[-1] + self.window, self.region[axis]))
 
+    def support(self, start: int, axis: int) -> slice:
+        """Return the pixels of an axis to which the window that begins at `start` gives a weight above zero."""
+        low, high = self._own(start, axis) if self.blend == "crop" else (0, self.window)
+        return slice(start + low, start + high)
+
     def weights(self, row: int, column: int) -> NDArray[np.float32]:
         """Return the blending weights `(window, window)` of the window that starts at a row and column."""
         if self.blend == "gaussian":
             return gaussian_weights(self.window, self.sigma)
-        ends = [
-            (start == 0, start + self.stride >= size) for start, size in zip((row, column), self.region, strict=True)
-        ]
-        return np.outer(*(_crop_profile(self.window, self.stride, *end) for end in ends))
+        return np.outer(*(_box(self.window, *self._own(start, axis)) for axis, start in enumerate((row, column))))
+
+    def _last(self, axis: int) -> int:
+        """Return the start of an axis' last window."""
+        size = self.region[axis]
+        if self.edges == "valid":
+            return max(0, size - self.window)
+        return (size - 1) // self.stride * self.stride
+
+    def _own(self, start: int, axis: int) -> tuple[int, int]:
+        """Return the part of a window that is its own in a crop: up to the middles of its overlaps."""
+        last = self._last(axis)
+        before, after = (start - 1) // self.stride * self.stride, min(start + self.stride, last)
+        low = 0 if start == 0 else (before - start + self.window) // 2
+        high = self.window if start == last else (after - start + self.window) // 2
+        return low, high
 
 
 @lru_cache(maxsize=8)
@@ -80,10 +103,9 @@ def gaussian_weights(window: int, sigma: float = 0.5) -> NDArray[np.float32]:
 
 
 @lru_cache(maxsize=32)
-def _crop_profile(window: int, stride: int, is_first: bool, is_last: bool) -> NDArray[np.float32]:
-    """Return 1 in the middle `stride` pixels, 0 in the margins, and 1 out to the region's edge."""
-    margin = (window - stride) // 2
+def _box(window: int, low: int, high: int) -> NDArray[np.float32]:
+    """Return 1 from `low` to `high`, 0 elsewhere."""
     profile = np.zeros(window, np.float32)
-    profile[0 if is_first else margin : window if is_last else margin + stride] = 1
+    profile[low:high] = 1
     profile.setflags(write=False)
     return profile

@@ -60,7 +60,8 @@ class ModelBundle:
         A calibrator as JSON (its knots), or None.
     block_errors
         Block errors on held-out tiles, prediction minus reference as a share of the block, in the form that
-        `bootstrap_area(kind="mapping")` takes: `errors`, `year_effect`, `block`; or None.
+        `bootstrap_area(kind="mapping")` takes: `errors`, `year_effect`, `block`, and from regions of several years also
+        `region_effect`, `range_m`, `year_correlation` (see `icemap_xr.errormodel.held_out_errors`); or None.
     training
         Where the weights come from: data, options, versions; as JSON.
     digest

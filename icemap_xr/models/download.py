@@ -56,11 +56,12 @@ def fetch(file: str, blob: str, base_url: str) -> Path:
     UnknownModelError
         The file cannot be downloaded.
     WeightsError
-        What was downloaded is another file.
+        What was downloaded is another file; or another file lies in the cache, and the right one cannot be downloaded.
     """
     found = cached(file, blob)
     if found is not None:
         return found
+    wrong = _other_blob(cache_folder() / file)
     url = f"{os.environ.get('ICEMAP_WEIGHTS_URL', base_url).rstrip('/')}/{file}"
     target = cache_folder() / file
     try:
@@ -72,10 +73,24 @@ def fetch(file: str, blob: str, base_url: str) -> Path:
             _check_blob(part, blob, url, target)
             part.replace(target)
     except (requests.RequestException, OSError) as error:
+        reason = _reason(error)
+        if wrong:
+            raise WeightsError(
+                f"the file at {target} has git blob id {wrong}, published is {blob}, and {url} cannot be downloaded "
+                f"({reason}): put the right file there, or give a file of your own with weights="
+            ) from error
         raise UnknownModelError(
-            f"cannot download {url} ({_reason(error)}): put the file at {target} by hand, or give it with weights="
+            f"cannot download {url} ({reason}): put the file at {target} by hand, or give it with weights="
         ) from error
     return target
+
+
+def _other_blob(path: Path) -> str:
+    """Return the git blob id of a file that is there but is not the wanted one; empty where there is none."""
+    try:
+        return git_blob_id(path.read_bytes())
+    except OSError:
+        return ""
 
 
 def _check_blob(part: Path, blob: str, url: str, target: Path) -> None:
@@ -88,5 +103,9 @@ def _check_blob(part: Path, blob: str, url: str, target: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
+    """Return in words why a download failed; an answer that was an error is closed."""
     response = getattr(error, "response", None)
-    return type(error).__name__ if response is None else f"HTTP {response.status_code}"
+    if response is None:
+        return type(error).__name__
+    response.close()
+    return f"HTTP {response.status_code}"

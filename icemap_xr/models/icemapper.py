@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -84,6 +85,11 @@ class Architecture:
     def level_filters(self) -> tuple[int, ...]:
         """Channels of the encoder's levels, from fine to coarse."""
         return tuple(self.filters * 2**level for level in range(LEVELS + 1))
+
+    @property
+    def dropped_filters(self) -> tuple[int, ...]:
+        """Channels that dropout may drop, by residual block: the encoder's from fine to coarse, the decoder's back."""
+        return (*self.level_filters, *reversed(self.level_filters[:LEVELS]))
 
     @property
     def parameters(self) -> int:
@@ -208,7 +214,9 @@ def check_tensors(tensors: Mapping[str, NDArray[Any]], architecture: Architectur
             raise WeightsError(f"{source}: weight {path!r} is a variance below 0; take the file from its source again")
 
 
-def build(architecture: Architecture, dropout: float = 0.0, *, precision: Precision = "float32") -> keras.Model:
+def build(
+    architecture: Architecture, dropout: float = 0.0, *, precision: Precision = "float32", sampling: bool = False
+) -> keras.Model:
     """Build the network with fresh random weights.
 
     Parameters
@@ -220,6 +228,9 @@ def build(architecture: Architecture, dropout: float = 0.0, *, precision: Precis
     precision
         ``"float32"``, or ``"bfloat16"``: computing in half precision with float32 weights. The
         probabilities are float32 in any case.
+    sampling
+        Give the network a second input, ``(batch, channel)``: factors for the channels that dropout may drop, in the
+        order of `Architecture.dropped_filters`. Ones change nothing. The weights are the same.
 
     Returns
     -------
@@ -240,20 +251,24 @@ def build(architecture: Architecture, dropout: float = 0.0, *, precision: Precis
     policy = keras.DTypePolicy("float32" if precision == "float32" else f"mixed_{precision}")
     side = architecture.window
     inputs = keras.Input((architecture.steps, side, side, architecture.features), name="inputs", dtype="float32")
-    skips = _encode(inputs, architecture, dropout, policy)
-    x = _decode(skips, architecture, dropout, policy)
+    channels = architecture.dropped_filters
+    factors = keras.Input((sum(channels),), name="factors", dtype="float32") if sampling else None
+    ends = [sum(channels[:number]) for number in range(len(channels) + 1)]
+    parts: list[Any] = [None if factors is None else factors[:, a:b] for a, b in pairwise(ends)]
+    skips = _encode(inputs, architecture, dropout, policy, parts[: LEVELS + 1])
+    x = _decode(skips, architecture, dropout, policy, parts[LEVELS + 1 :])
     head = keras.layers.Dense(architecture.classes, activation="softmax", dtype="float32", name="head")
-    return keras.Model(inputs, head(x), name=f"{FAMILY}_{architecture.pooling}")
+    return keras.Model([inputs, factors] if sampling else inputs, head(x), name=f"{FAMILY}_{architecture.pooling}")
 
 
-def _encode(inputs: Any, architecture: Architecture, dropout: float, policy: Any) -> list[Any]:
+def _encode(inputs: Any, architecture: Architecture, dropout: float, policy: Any, factors: list[Any]) -> list[Any]:
     """Return one map ``(batch, y, x, channel)`` per level, from fine to coarse."""
     from icemap_xr.models import layers
 
     x, steps = inputs, architecture.steps
     skips = []
     for level, width in enumerate(architecture.level_filters):
-        x = layers.ResidualBlock(width, 3, dropout, dtype=policy, name=f"encoder_{level}")(x)
+        x = layers.ResidualBlock(width, 3, dropout, dtype=policy, name=f"encoder_{level}")(x, factors=factors[level])
         skips.append(_pooled(x, architecture.pooling, steps, 1, policy, f"skip_{level}")[:, 0])
         if level < LEVELS:
             x = _pooled(x, architecture.pooling, min(2, steps), 2, policy, f"down_{level}")
@@ -270,17 +285,17 @@ def _pooled(x: Any, pooling: Pooling, steps: int, size: int, policy: Any, name: 
     return keras.layers.MaxPooling3D((steps, size, size), padding="same", dtype=policy, name=name)(x)
 
 
-def _decode(skips: list[Any], architecture: Architecture, dropout: float, policy: Any) -> Any:
+def _decode(skips: list[Any], architecture: Architecture, dropout: float, policy: Any, factors: list[Any]) -> Any:
     """Return the finest map ``(batch, y, x, filters)``."""
     from icemap_xr.models import layers
     from icemap_xr.models._backend import keras
 
     x = skips[LEVELS]
-    for level in reversed(range(LEVELS)):
+    for level, factor in zip(reversed(range(LEVELS)), factors, strict=True):
         width = architecture.level_filters[level]
         x = layers.UpConv(width, dtype=policy, name=f"up_{level}")(x)
         x = keras.layers.Concatenate(dtype=policy, name=f"join_{level}")([x, skips[level]])
-        x = layers.ResidualBlock(width, 2, dropout, dtype=policy, name=f"decoder_{level}")(x)
+        x = layers.ResidualBlock(width, 2, dropout, dtype=policy, name=f"decoder_{level}")(x, factors=factor)
     return x
 
 

@@ -29,7 +29,8 @@ class ResidualBlock(keras.layers.Layer):  # type: ignore[misc]
     rank
         3 for ``(step, y, x)``, 2 for ``(y, x)``.
     dropout
-        Share of whole channels of the convolved branch dropped in training; never in inference.
+        Share of whole channels of the convolved branch dropped in training; never in inference, unless the call gets
+        factors ``(batch, filters)`` for them: 0 drops a channel.
     """
 
     def __init__(self, filters: int, rank: int, dropout: float = 0.0, **kwargs: Any) -> None:
@@ -54,12 +55,15 @@ class ResidualBlock(keras.layers.Layer):  # type: ignore[misc]
         self.norm_2.build(inner)
         self.projection.build(input_shape)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any, factors: Any = None, training: bool | None = None) -> Any:
         """Apply the block."""
         x = keras.ops.leaky_relu(self.norm_1(self.conv_1(inputs), training=training), LEAKY_SLOPE)
         x = keras.ops.leaky_relu(self.norm_2(self.conv_2(x), training=training), LEAKY_SLOPE)
         if self.drop is not None:
             x = self.drop(x, training=training)
+        if factors is not None:
+            shape = (-1, *(1,) * (len(inputs.shape) - 2), self.filters)
+            x = x * keras.ops.reshape(keras.ops.cast(factors, x.dtype), shape)
         return self.projection(inputs) + x
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

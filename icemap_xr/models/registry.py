@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -157,6 +157,42 @@ def list_models() -> list[ModelRow]:
     return sorted(rows, key=lambda row: (row.kind, row.name))
 
 
+def models_for(features: Iterable[str]) -> list[ModelRow]:
+    """Return the models that need no other features than these, in the order of `list_models`.
+
+    Parameters
+    ----------
+    features
+        Features that were found, for example by a search for scenes: ``grd``, ``rtc``, ``insar``.
+
+    Raises
+    ------
+    SchemaError
+        There is no such feature.
+    """
+    found = {schema.feature(name).name for name in features}
+    return [row for row in list_models() if found.issuperset(row.features)]
+
+
+def declared(name: str) -> ModelSpec:
+    """Return what a registered model declares, without a download; the digest of published weights stays empty.
+
+    Raises
+    ------
+    UnknownModelError
+        The model is not registered, or its bundle is not here.
+    WeightsError
+        Its bundle is damaged.
+    """
+    entry = _entry(name)
+    if entry is None:
+        raise _unknown(name)
+    if entry.bundle:
+        return ModelBundle.load(locate(entry.name)).spec
+    inputs = (InputSpec(INPUT, _feature_specs(entry.features)),)
+    return _published_spec(entry.name, inputs, icemapper.PUBLISHED_STEPS, "", entry.note)
+
+
 def locate(name: str) -> Path:
     """Return the local path of a registered model; published weights are downloaded if they are not here.
 
@@ -173,6 +209,14 @@ def locate(name: str) -> Path:
     if not (entry.folder / DOCUMENT).is_file():
         raise UnknownModelError(f"{entry.name!r} is not at {entry.folder}: the installation lacks it; install it again")
     return entry.folder
+
+
+def published_address(spec: ModelSpec) -> str | None:
+    """Return where the file of verified published weights can be had; None for all other models."""
+    entry = _entries().get(spec.name)
+    if entry is None or not entry.blob or spec.note != VERIFIED:
+        return None
+    return f"{_registry()['published']['url']}/{entry.file}"
 
 
 def _registry() -> dict[str, Any]:
@@ -235,7 +279,13 @@ def _published(entry: Entry, weights: StrPath | None, features: Features | None)
             f"{entry.name!r} is a {entry.pooling} network, {path.name!r} holds a {found.architecture.pooling} one: "
             "give the right file, or load the file by its path"
         )
-    if found.blob == entry.blob:
+    other = _entry_of(found)
+    if other is not None and other.blob != entry.blob:
+        raise ModelError(
+            f"{path.name!r} is the published file of {other.name!r}, not of {entry.name!r}, and takes "
+            f"{', '.join(other.features)}: load {other.name!r}, or give the right file"
+        )
+    if other is not None:
         note = VERIFIED
     else:
         log.warning("%s is not the published file of %s: it is used as it is", path, entry.name)
@@ -247,12 +297,19 @@ def _published(entry: Entry, weights: StrPath | None, features: Features | None)
 def _from_file(path: Path, features: Features | None) -> Recipe:
     """Return the recipe of an .h5: known by its bytes if it is a published one, else with features by its name."""
     found = read_legacy_h5(path)
-    published = next((entry for entry in _entries().values() if entry.blob == found.blob), None)
+    published = _entry_of(found)
     if published is not None:
+        if features is not None:
+            _check_declared(published.name, features, published.features)
         return _h5_recipe(path, published.name, features or published.features, found, VERIFIED)
     note = f"weights read from {path.name} (published layout; not verified as a published file)"
     names = features or _features_by_name(path, found.architecture.features)
     return _h5_recipe(path, path.stem, names, found, note)
+
+
+def _entry_of(found: LegacyWeights) -> Entry | None:
+    """Return the published entry whose file this is, by its bytes."""
+    return next((entry for entry in _entries().values() if entry.blob and entry.blob == found.blob), None)
 
 
 def _features_by_name(path: Path, count: int) -> Features:
@@ -277,17 +334,13 @@ def _h5_recipe(path: Path, name: str, features: Features, found: LegacyWeights, 
         raise ModelError(
             f"{path.name!r} has {architecture.classes} classes without names: save it as a bundle, which names them"
         )
-    spec = ModelSpec(
-        name,
-        (InputSpec(INPUT, specs),),
-        architecture.steps,
-        icemapper.PUBLISHED_WINDOW,
-        icemapper.PUBLISHED_CLASSES,
-        icemapper.GLACIER_CLASS,
-        found.digest,
-        note,
-    )
+    spec = _published_spec(name, (InputSpec(INPUT, specs),), architecture.steps, found.digest, note)
     return Recipe("h5", absolute(path), spec, architecture)
+
+
+def _published_spec(name: str, inputs: tuple[InputSpec, ...], steps: int, digest: str, note: str) -> ModelSpec:
+    window, classes = icemapper.PUBLISHED_WINDOW, icemapper.PUBLISHED_CLASSES
+    return ModelSpec(name, inputs, steps, window, classes, icemapper.GLACIER_CLASS, digest, note)
 
 
 def _feature_specs(features: Features) -> tuple[FeatureSpec, ...]:

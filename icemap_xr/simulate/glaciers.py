@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, gaussian_filter, label
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from icemap_xr.simulate import flow
 from icemap_xr.simulate.noise import Float64Array, stream
@@ -20,6 +20,8 @@ FAR = -80.0
 _CALVING = 4.0
 #: height of a calving front above the water, m
 _CLIFF = 8.0
+#: how far a surge carries a glacier's front, m
+_ADVANCE = 700.0
 
 
 @dataclass(frozen=True)
@@ -108,29 +110,33 @@ def states(
         if surge is not None and year >= 1:
             now = np.maximum(now, surge)
         water = _lake(setting, drowned, year) if drowned and year else none
-        ice.append(np.minimum(now, -20.0 * water) if drowned and year else now)
+        # only around the lake: elsewhere nothing may change because of it
+        ice.append(np.where(water > -1.0, np.minimum(now, -20.0 * water), now) if drowned and year else now)
         lake.append(water)
     return ice, lake
 
 
 def _tongue_ends(thickness: Float64Array, setting: Setting, seed: int) -> list[tuple[int, int]]:
-    """Return the lowest cells of up to four glaciers inside the region, on land, in random order.
+    """Return the ends of up to four glaciers inside the region, on land, in random order.
 
-    Glaciers over 0.2 km2 are taken where there are two such ends, else smaller ones too.
+    An end is the last ice of a flow line, before ice-free land inside the region for most of an advance's length. The
+    glaciers with most ice upstream are taken, no two ends within about 600 m of each other. Small regions have no
+    room for a whole advance: there shorter ways count too.
     """
-    terrain, cell = setting.terrain, setting.cell
+    terrain, cell, receiver = setting.terrain, setting.cell, setting.net.receiver.ravel()
     inside = np.zeros(terrain.shape, bool)
     inside[MARGIN + 3 : -MARGIN - 3, MARGIN + 3 : -MARGIN - 3] = True
-    bodies, _ = label(thickness > 5)
-    size = np.bincount(bodies.ravel()) * cell**2
-    size[0] = 0
+    ice = (thickness > 0).ravel()
+    free = inside.ravel() & ~ice & (terrain.ravel() > 0)
+    last = np.flatnonzero(ice & ~ice[receiver] & inside.ravel())
+    upstream = flow.accumulate(setting.net, np.where(thickness > 0, cell**2, 0.0)).ravel()
     ends: list[tuple[int, int]] = []
-    for least, flowing, lowest in ((2e5, 0.0, 30.0), (2e4, -1.0, 5.0)):
-        valley = (size > least)[bodies] & inside & (setting.flux > flowing) & (terrain > lowest)
-        # a tongue's end is a local low of the ice-covered valley floors within about 400 m
-        for flat in np.argsort(np.where(valley, terrain, np.inf).ravel(), kind="stable")[: int(valley.sum())]:
-            row, column = divmod(int(flat), terrain.shape[1])
-            if all(math.hypot(row - r, column - c) > 14 for r, c in ends):
+    for length in (_ADVANCE * 2 / 3, _ADVANCE / 4):
+        for end in last[np.argsort(-upstream[last], kind="stable")].tolist():
+            row, column = divmod(end, terrain.shape[1])
+            way = flow.downstream_path(setting.net, end, max(2, round(length / cell)))
+            clear = len(way) > 0 and free[np.array(way)].mean() >= 0.9
+            if clear and all(math.hypot(row - r, column - c) > 14 for r, c in ends):
                 ends.append((row, column))
             if len(ends) == 4:
                 break
@@ -143,7 +149,7 @@ def _surge(setting: Setting, end: tuple[int, int]) -> Float64Array:
     """Return the thickness of an advance of about 700 m down the valley from a tongue's end."""
     terrain, cell = setting.terrain, setting.cell
     start = end[0] * terrain.shape[1] + end[1]
-    path = [start, *flow.downstream_path(setting.net, start, max(3, round(700.0 / cell)))]
+    path = [start, *flow.downstream_path(setting.net, start, max(3, round(_ADVANCE / cell)))]
     rows, columns = np.divmod(np.array(path), terrain.shape[1])
     on_land = terrain[rows, columns] > 0
     rows, columns = rows[on_land], columns[on_land]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from affine import Affine
@@ -84,8 +85,12 @@ def region(
     grid = _grid(size_km, resolution, crs, origin)
     chosen = _years(years)
     names, channels = _features(features), _polarisations(polarisations)
+    _whole("seed", seed)
+    _whole("steps", steps)
     if seed < 0:
         raise InputError(f"seed {seed} is not allowed: give 0 or more")
+    if not (math.isfinite(shift) and shift >= 0):
+        raise InputError(f"shift {shift} is not allowed: give 0 or more")
     if not 0 <= missing <= 1:
         raise InputError(f"missing {missing} is not a probability: give 0..1")
     _check_dates(steps, repeat_days, baseline_days)
@@ -101,18 +106,18 @@ def region(
         baseline_days=baseline_days,
         missing=missing,
         shift=shift,
-        landscape=landscape or Landscape(),
+        landscape=_landscape(landscape or Landscape()),
         sensor=seen_by,
     )
 
 
 def _grid(size_km: float | tuple[float, float], resolution: float, crs: str, origin: tuple[float, float]) -> RegionGrid:
-    if not resolution > 0:
+    if not 0 < resolution < math.inf:
         raise GridError(f"resolution {resolution} is not allowed: give a pixel size > 0 in metres")
     sizes = size_km if isinstance(size_km, tuple) else (size_km, size_km)
     shape = []
     for size in sizes:
-        pixels = round(size * 1000 / resolution)
+        pixels = round(size * 1000 / resolution) if math.isfinite(size) else 0
         if pixels < 1 or abs(pixels * resolution - size * 1000) > 1e-6 * resolution:
             raise GridError(f"size_km {size} is not a positive multiple of the pixel ({resolution} m): round it")
         shape.append(pixels)
@@ -167,7 +172,37 @@ def _check_dates(steps: int, repeat_days: int, baseline_days: int) -> None:
         )
 
 
+def _whole(name: str, value: int) -> None:
+    if isinstance(value, bool) or value != int(value):
+        raise InputError(f"{name} {value!r} is not allowed: give a whole number")
+
+
+def _finite(what: object, **least_most: tuple[float, float]) -> None:
+    """Refuse numbers that are not finite, or outside their bounds where these are given."""
+    for name, value in vars(what).items():
+        if isinstance(value, bool):
+            continue
+        low, high = least_most.get(name, (-math.inf, math.inf))
+        if not (math.isfinite(value) and low <= value <= high):
+            raise InputError(f"{name} {value} is not allowed: give a number from {low:g} to {high:g}")
+
+
+def _landscape(land: Landscape) -> Landscape:
+    share = (0.0, 1.0)
+    _finite(
+        land,
+        ice_cover=share,
+        debris_cover=share,
+        snow_patch_cover=share,
+        relief=(0.0, 9000.0),
+        thinning=(0.0, 1000.0),
+    )
+    return land
+
+
 def _sensor(sensor: Sensor) -> Sensor:
+    _finite(sensor)
+    _whole("window of the sensor", sensor.window)
     if sensor.window < 1 or sensor.window % 2 == 0:
         raise InputError(f"window {sensor.window} of the sensor is not allowed: give an odd number of pixels")
     if not 20 <= sensor.incidence <= 50:

@@ -93,9 +93,10 @@ def white(key: tuple[int, ...], rows: slice, columns: slice) -> Float32Array:
     for tile_row in range(rows.start // TILE, (rows.stop - 1) // TILE + 1):
         for tile_column in range(columns.start // TILE, (columns.stop - 1) // TILE + 1):
             generator = stream(*key, tile_row + _TILE_OFFSET, tile_column + _TILE_OFFSET)
-            tile = generator.standard_normal((TILE, TILE), np.float32)
             top, left = tile_row * TILE, tile_column * TILE
             r0, r1 = max(rows.start, top), min(rows.stop, top + TILE)
+            # numbers are drawn row by row, so rows below the block need not be drawn
+            tile = generator.standard_normal((r1 - top, TILE), np.float32)
             c0, c1 = max(columns.start, left), min(columns.stop, left + TILE)
             part = tile[r0 - top : r1 - top, c0 - left : c1 - left]
             out[r0 - rows.start : r1 - rows.start, c0 - columns.start : c1 - columns.start] = part

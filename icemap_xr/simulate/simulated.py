@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
+from itertools import pairwise, product
 from pathlib import Path
-from typing import Literal
+from threading import Lock
+from typing import Any, Literal
 
 import geopandas as gpd
 import numpy as np
@@ -16,20 +17,22 @@ import shapely
 import xarray as xr
 from numpy.typing import NDArray
 
-from icemap_xr import schema
 from icemap_xr.errors import InputError, did_you_mean
 from icemap_xr.grid import RegionGrid
 from icemap_xr.progress import Advance
-from icemap_xr.simulate import scatter, truth
+from icemap_xr.simulate import lazy, scatter, truth
 from icemap_xr.simulate.acquisitions import Acquisition, acquisitions
 from icemap_xr.simulate.noise import Float32Array
-from icemap_xr.simulate.parameters import Landscape, Sensor, Surface
+from icemap_xr.simulate.parameters import Landscape, Sensor
 from icemap_xr.simulate.season import weather
 from icemap_xr.simulate.terrain import Layout, layout
 from icemap_xr.types import StrPath
 
 #: rows and columns that are simulated at a time, to bound memory
 BLOCK = (512, 1024)
+#: Dask gives every task a copy of its region; copies share the layout, which two threads shall not make at once
+_ONE_LAYOUT = Lock()
+_layout = lru_cache(maxsize=2)(layout)
 
 
 @dataclass(frozen=True)
@@ -55,23 +58,30 @@ class SimulatedRegion:
     @cached_property
     def _plan(self) -> Layout:
         span = max(self.years) - min(self.years) + 1
-        return layout(self.grid.shape, self.grid.resolution, span, self.seed, self.landscape, self.sensor)
+        with _ONE_LAYOUT:
+            return _layout(self.grid.shape, self.grid.resolution, span, self.seed, self.landscape, self.sensor)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the layout out: a worker process makes its own once instead of receiving it with every task."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     def _state(self, year: int) -> int:
         return year - min(self.years)
 
     def blocks(self) -> Iterator[tuple[slice, slice]]:
         """Yield the blocks, as rows and columns, in which the region is made; from the upper left corner."""
-        spans = [
+        yield from product(*self.spans())
+
+    def spans(self) -> tuple[list[slice], list[slice]]:
+        """Return the rows and the columns of the blocks."""
+        down, across = (
             [slice(start, min(start + step, size)) for start in range(0, size, step)]
             for size, step in zip(self.grid.shape, BLOCK, strict=True)
-        ]
-        for rows in spans[0]:
-            for columns in spans[1]:
-                yield rows, columns
+        )
+        return down, across
 
     def truth(self) -> xr.Dataset:
-        """Return what is really there.
+        """Return what is really there, lazy: one task per block; `.compute()` gives the values.
 
         Returns
         -------
@@ -81,29 +91,7 @@ class SimulatedRegion:
             `glacier_id (y, x)` int32, the glacier at the pixel's centre, the same in all years; 0 where none has ice;
             `dem (y, x)` float32, m above sea, of the first year.
         """
-        shape = self.grid.shape
-        fraction = np.empty((len(self.years), *shape), np.float32)
-        surface = np.empty(fraction.shape, np.uint8)
-        glacier, dem = np.empty(shape, np.int32), np.empty(shape, np.float32)
-        for block in self.blocks():
-            for k, year in enumerate(self.years):
-                fraction[k, *block] = self.fraction(year, *block)
-                surface[k, *block] = self.surface(year, *block)
-            glacier[block], dem[block] = self.glacier_id(*block), self.dem(*block)
-        flags = {
-            "flag_values": np.arange(len(Surface), dtype=np.uint8),
-            "flag_meanings": " ".join(one.name.lower() for one in Surface),
-        }
-        cube, flat = (schema.YEAR, schema.Y, schema.X), (schema.Y, schema.X)
-        return xr.Dataset(
-            {
-                "glacier_fraction": (cube, fraction, {"units": "1", "long_name": "glacier share of the pixel"}),
-                "surface": (cube, surface, {"long_name": "surface class at the pixel centre", **flags}),
-                "glacier_id": (flat, glacier, {"long_name": "number of the glacier, 0 where no year has ice"}),
-                "dem": (flat, dem, {"units": "m", "long_name": "elevation above sea"}),
-            },
-            coords={schema.YEAR: list(self.years), **self.grid.coords()},
-        )
+        return lazy.truth_dataset(self)
 
     def fraction(self, year: int, rows: slice, columns: slice) -> Float32Array:
         """Return the glacier share of each pixel of a block."""
@@ -243,31 +231,14 @@ class SimulatedRegion:
         return self.look(self.view(known[k].year, self._span(rows, 0), self._span(columns, 1)), known[k], polarisation)
 
     def yearly(self, *features: str) -> xr.Dataset:
-        """Return the model view: each feature `(year, step, y, x)` float32 in dB or 1, with `<feature>_time`.
+        """Return the model view: each feature `(year, step, y, x)` float32 in dB or 1, with `<feature>_time`; lazy.
 
         Parameters
         ----------
         features
             Which features, in the first polarisation; all of the region by default.
         """
-        names = features or self.features
-        known = {name: self.acquisitions(name) for name in names}
-        shape = (len(self.years), self.steps, *self.grid.shape)
-        values = {name: np.empty(shape, np.float32) for name in names}
-        for row, year in enumerate(self.years):
-            for block in self.blocks():
-                view = self.view(year, *block)
-                for name in names:
-                    for step, one in enumerate(a for a in known[name] if a.year == year):
-                        values[name][row, step, *block] = self.look(view, one)
-        out = xr.Dataset(coords={schema.YEAR: list(self.years), **self.grid.coords()})
-        for name in names:
-            spec = schema.feature(name)
-            attrs = {"units": spec.units, "long_name": spec.long_name, "polarisation": self.polarisations[0]}
-            out[name] = ((schema.YEAR, schema.STEP, schema.Y, schema.X), values[name], attrs)
-            times = np.array([np.datetime64(a.time.replace(tzinfo=None), "ns") for a in known[name]])
-            out = out.assign_coords({spec.time: ((schema.YEAR, schema.STEP), times.reshape(shape[:2]))})
-        return out
+        return lazy.model_view(self, features or self.features)
 
     def year_series(self, feature: str, year: int, *, polarisation: str | None = None) -> Float32Array:
         """Return all acquisitions of a feature in one year, `(step, y, x)` float32."""
@@ -300,7 +271,7 @@ class SimulatedRegion:
         second = weather(one.second_time, one.platform, self.seed, one.number + 10_000_000)
         return scatter.coherence(view, first, second, one.number, one.platform, float(one.baseline_days or 0))
 
-    def write(self, folder: StrPath, progress: Advance | None = None) -> Path:
+    def write(self, folder: StrPath, progress: Advance | None = None, *, workers: int = 2) -> Path:
         """Write scenes as Cloud-Optimized GeoTIFFs with a STAC catalogue, and the truth beside them.
 
         The folder appears under its name only when it is complete. Only blocks are held in memory; the scenes of one
@@ -311,7 +282,9 @@ class SimulatedRegion:
         folder
             A folder that does not exist, or is empty.
         progress
-            Called with 1 after each of the `len(features) * len(years) * steps` scenes.
+            Called with numbers of scenes that add up to `len(features) * len(years) * steps`.
+        workers
+            Threads that simulate and compress; the files do not depend on it.
 
         Returns
         -------
@@ -320,6 +293,8 @@ class SimulatedRegion:
 
         Raises
         ------
+        InputError
+            There is no acquisition to write, or no worker.
         OutputExistsError
             The folder is not empty.
         StoreError
@@ -328,7 +303,7 @@ class SimulatedRegion:
         # imported here so that simulating arrays needs neither rasterio nor pystac
         from icemap_xr.simulate.writer import write_region
 
-        return write_region(self, Path(folder), progress)
+        return write_region(self, Path(folder), progress, workers)
 
     def _span(self, span: slice | None, axis: int) -> slice:
         size = self.grid.shape[axis]

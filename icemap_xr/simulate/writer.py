@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pystac
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioIOError
 from rasterio.windows import Window
 
 from icemap_xr.errors import InputError
@@ -28,38 +34,72 @@ if TYPE_CHECKING:
 
 COLLECTIONS = {"grd": "simulated-s1-grd", "rtc": "simulated-s1-rtc", "insar": "simulated-s1-coherence"}
 _PRODUCTS = {"grd": "GRD", "rtc": "RTC"}
-#: how much GDAL may hold before it writes, MB
-_CACHE_MB = 64
+#: how much GDAL may hold before it writes, MB; side of the tiles in the files, pixels
+_CACHE_MB, _TILE = 64, 256
+_T = TypeVar("_T")
 
 
-def write_region(region: SimulatedRegion, folder: Path, progress: Advance | None) -> Path:
+class _Crew:
+    """Threads that simulate and compress: NumPy, SciPy and GDAL let others run while they work."""
+
+    def __init__(self, pool: ThreadPoolExecutor, workers: int) -> None:
+        self._pool, self._ahead = pool, workers + 1
+
+    def start(self, job: Callable[[], _T]) -> Future[_T]:
+        """Begin a job."""
+        return self._pool.submit(job)
+
+    def results(self, jobs: Iterable[Callable[[], _T]]) -> Iterator[_T]:
+        """Yield the results in order; few jobs are under way at a time, so that memory is bounded."""
+        begun: deque[Future[_T]] = deque()
+        for job in jobs:
+            begun.append(self._pool.submit(job))
+            if len(begun) > self._ahead:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+
+
+def write_region(region: SimulatedRegion, folder: Path, progress: Advance | None, workers: int) -> Path:
     """Write a region; see `SimulatedRegion.write`."""
+    if workers < 1:
+        raise InputError(f"workers {workers} is not allowed: give 1 or more threads")
     title = f"Simulated glacier region, seed {region.seed}"
-    with appearing(folder) as draft:
-        items = [item for year in region.years for item in _scenes(region, year, draft, progress)]
+    with appearing(folder) as draft, ThreadPoolExecutor(workers) as pool:
+        crew = _Crew(pool, workers)
+        items = [item for year in region.years for item in _scenes(region, year, draft, progress, crew)]
         if not items:
             raise InputError(f"missing={region.missing} left no acquisition at all: nothing to write")
-        _truth(region, draft / "truth")
+        _truth(region, draft / "truth", crew)
         write_catalog(items, draft, title=title)
     return folder.resolve() / "catalog.json"
 
 
-def _scenes(region: SimulatedRegion, year: int, folder: Path, progress: Advance | None) -> Iterator[pystac.Item]:
+def _scenes(
+    region: SimulatedRegion, year: int, folder: Path, progress: Advance | None, crew: _Crew
+) -> Iterator[pystac.Item]:
     """Write all scenes of a year, block by block, and yield their items."""
     known = [one for feature in region.features for one in region.acquisitions(feature) if one.year == year]
     taken = [one for one in known if not one.missing]
     channels = [(one, channel) for one in taken for channel in one.polarisations]
     files = [_file(folder, one, channel) for one, channel in channels]
-    with _rasters(region, files, "float32", [_tags(*pair) for pair in channels]) as out:
-        for block in region.blocks():
-            view = region.view(year, *block)
-            for raster, (one, channel) in zip(out, channels, strict=True):
-                raster.write(region.look(view, one, channel), 1, window=Window.from_slices(*block))
-    for one in known:
-        if not one.missing:
-            yield _item(region, one, folder)
-        if progress is not None:
-            progress(1)
+    blocks = list(region.blocks())
+    told = 0
+    with _rasters(region, files, "float32", [_tags(*pair) for pair in channels], crew) as out:
+        coming = crew.start(partial(region.view, year, *blocks[0]))
+        for number, block in enumerate(blocks, start=1):
+            view = coming.result()
+            if number < len(blocks):
+                coming = crew.start(partial(region.view, year, *blocks[number]))
+            looks = crew.results(partial(region.look, view, *pair) for pair in channels)
+            for raster, values in zip(out, looks, strict=True):
+                raster.write(values, 1, window=Window.from_slices(*block))
+            done = len(known) * number // len(blocks)
+            if progress is not None:
+                progress(done - told)
+            told = done
+    for one in taken:
+        yield _item(region, one, folder)
 
 
 def _file(folder: Path, one: Acquisition, channel: str) -> Path:
@@ -113,11 +153,10 @@ def _tags(one: Acquisition, channel: str) -> dict[str, str]:
 
 @contextmanager
 def _rasters(
-    region: SimulatedRegion, files: Sequence[Path], dtype: str, tags: Sequence[dict[str, str]]
+    region: SimulatedRegion, files: Sequence[Path], dtype: str, tags: Sequence[dict[str, str]], crew: _Crew
 ) -> Iterator[list[Any]]:
     """Give plain rasters to write blocks into; each becomes a Cloud-Optimized GeoTIFF under its name in the end."""
     height, width = region.grid.shape
-    floating = dtype == "float32"
     profile = {
         "driver": "GTiff",
         "height": height,
@@ -126,7 +165,7 @@ def _rasters(
         "dtype": dtype,
         "crs": region.grid.crs,
         "transform": region.grid.geobox.transform,
-        "nodata": np.nan if floating else None,
+        "nodata": np.nan if dtype == "float32" else None,
         "bigtiff": "IF_SAFER",
     }
     drafts = [file.with_suffix(".draft.tif") for file in files]
@@ -138,19 +177,34 @@ def _rasters(
                 opened.append(stack.enter_context(rasterio.open(draft, "w", **profile)))
                 opened[-1].update_tags(**named)
             yield opened
-        for draft, file in zip(drafts, files, strict=True):
-            _check_whole(draft, height * width * np.dtype(dtype).itemsize)
-            rasterio.shutil.copy(
-                draft,
-                file,
-                driver="COG",
-                compress="DEFLATE",
-                level=1,
-                predictor="FLOATING_POINT" if floating else "STANDARD",
-                blocksize=256,
-                overview_resampling="AVERAGE" if floating else "NEAREST",
-            )
-            draft.unlink()
+        jobs = (
+            partial(_finish, draft, file, (height, width), dtype) for draft, file in zip(drafts, files, strict=True)
+        )
+        for _ in crew.results(jobs):
+            pass
+
+
+def _finish(draft: Path, file: Path, shape: tuple[int, int], dtype: str) -> None:
+    """Make a Cloud-Optimized GeoTIFF of a plain raster.
+
+    The overviews are made in the uncompressed draft: GDAL would compress those that it makes itself twice.
+    """
+    floating, size = dtype == "float32", np.dtype(dtype).itemsize
+    _check_whole(draft, math.prod(shape) * size)
+    factors: list[int] = []
+    while max(shape) // 2 ** len(factors) > _TILE:
+        factors.append(2 ** (len(factors) + 1))
+    options = {"compress": "DEFLATE", "level": 1, "blocksize": _TILE, "overviews": "FORCE_USE_EXISTING"}
+    try:
+        if factors:
+            with rasterio.open(draft, "r+") as source:
+                source.build_overviews(factors, Resampling.average if floating else Resampling.nearest)
+            _check_whole(draft, sum(math.prod(math.ceil(n / f) for n in shape) for f in (1, *factors)) * size)
+        predictor = "FLOATING_POINT" if floating else "STANDARD"
+        rasterio.shutil.copy(draft, file, driver="COG", predictor=predictor, **options)
+    except CPLE_BaseError as error:
+        raise RasterioIOError(f"{file.name}: {error}") from error
+    draft.unlink()
 
 
 def _check_whole(draft: Path, size: int) -> None:
@@ -160,34 +214,24 @@ def _check_whole(draft: Path, size: int) -> None:
         raise OSError(errno.ENOSPC, f"{draft.name} has {found} of at least {size} bytes", str(draft))
 
 
-def _truth(region: SimulatedRegion, folder: Path) -> None:
+def _truth(region: SimulatedRegion, folder: Path, crew: _Crew) -> None:
     """Write the truth: fraction and class of each year, glaciers, elevation, outlines, divides and areas."""
     legend = {f"CLASS_{one.value}": one.name.lower() for one in Surface}
+
+    def layer(name: str, dtype: str, tags: dict[str, str], values: Callable[[slice, slice], NDArray[Any]]) -> None:
+        blocks = list(region.blocks())
+        with _rasters(region, [folder / f"{name}.tif"], dtype, [tags], crew) as (raster,):
+            made = crew.results(partial(values, *block) for block in blocks)
+            for block, part in zip(blocks, made, strict=True):
+                raster.write(part, 1, window=Window.from_slices(*block))
+
     for year in region.years:
-        _layer(
-            region,
-            folder / f"glacier_fraction_{year}.tif",
-            "float32",
-            {"YEAR": str(year)},
-            partial(region.fraction, year),
-        )
-        _layer(region, folder / f"surface_{year}.tif", "uint8", legend, partial(region.surface, year))
-    _layer(region, folder / "glacier_id.tif", "int32", {}, region.glacier_id)
-    _layer(region, folder / "dem.tif", "float32", {"UNITS": "m"}, region.dem)
+        layer(f"glacier_fraction_{year}", "float32", {"YEAR": str(year)}, partial(region.fraction, year))
+        layer(f"surface_{year}", "uint8", legend, partial(region.surface, year))
+    layer("glacier_id", "int32", {}, region.glacier_id)
+    layer("dem", "float32", {"UNITS": "m"}, region.dem)
     outlines = region.outlines()
     outlines.to_parquet(folder / "outlines.parquet")
     outlines[["year", "area_km2"]].to_csv(folder / "areas.csv", index=False)
     region.divides().to_parquet(folder / "divides.parquet")
     region.areas(by="glacier").to_csv(folder / "glacier_areas.csv", index=False)
-
-
-def _layer(
-    region: SimulatedRegion,
-    file: Path,
-    dtype: str,
-    tags: dict[str, str],
-    values: Callable[[slice, slice], NDArray[Any]],
-) -> None:
-    with _rasters(region, [file], dtype, [tags]) as (raster,):
-        for block in region.blocks():
-            raster.write(values(*block), 1, window=Window.from_slices(*block))

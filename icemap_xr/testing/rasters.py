@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import pystac
 import rasterio
+import xarray as xr
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import wrap_xr
 
 from icemap_xr.grid import RegionGrid
 from icemap_xr.stac_build import Orbit, coherence_item, open_header, sar_item
@@ -27,6 +30,13 @@ def write_raster(
     with rasterio.open(path, "w", crs=str(geobox.crs), transform=geobox.transform, nodata=nodata, **options) as out:
         out.write(values.astype(np.float32), 1)
     return path
+
+
+def read_raster(path: Path) -> xr.DataArray:
+    """Read the first band of a raster `(y, x)` as it is, with its CRS and declared nodata value."""
+    with rasterio.open(path) as source:
+        box = GeoBox(source.shape, source.transform, source.crs.to_string())
+        return wrap_xr(source.read(1), box, nodata=source.nodata)
 
 
 def rtc_item(

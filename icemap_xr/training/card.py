@@ -21,46 +21,87 @@ def model_card(bundle: ModelBundle) -> str:
     str
         Markdown.
     """
-    training, test = bundle.training, bundle.training["test"]
-    recipe, architecture = training["recipe"], bundle.architecture
-    maps = {purpose: _count(sets) for purpose, sets in recipe["data"].items()}
+    training, recipe = bundle.training, bundle.training["recipe"]
+    architecture, real = bundle.architecture, training.get("real", False)
     features = ", ".join(
         f"{f.name} ({f.minimum:g} to {f.maximum:g}{'' if f.units == '1' else ' ' + f.units})"
         for f in bundle.inputs[0].features
     )
+    warning = (
+        ""
+        if real
+        else (
+            " It has never seen a real scene. Use it to try the toolkit, to test an installation, and in lessons; do "
+            "not report glacier areas from it."
+        )
+    )
+    note = bundle.note or "a network trained with icemap-xr"
     parts = [
         f"# Model card: {bundle.name}",
-        f"**{bundle.note[:1].upper()}{bundle.note[1:]}.** It has never seen a real scene. Use it to try the toolkit, "
-        "to test an installation, and in lessons; do not report glacier areas from it.",
+        f"**{note[:1].upper()}{note[1:]}.**{warning}",
         "## What it is",
         f"ICEmapper network ({architecture.pooling}) with {architecture.filters} start filters, "
         f"{architecture.parameters:,} weights, {architecture.steps} scenes a year, windows of {architecture.window} "
         f"px. Features, scaled to 0..1 from: {features}. Weights sha256 `{bundle.digest}`.",
         "## Training",
-        f"{training['data'][:1].upper()}{training['data'][1:]}. Recipe `pipelines/train_demo.yaml`: "
-        f"{maps['train']} region-years for training, {maps['validation']} for validation, {maps['calibration']} for "
-        f"calibration, {maps['test']} for the figures below; no seed serves two purposes, and seeds 0 to 99 are in "
-        f"none. {training['seconds'] / 60:.0f} "
-        f"minutes on a shared 2-core CPU; best epoch {training['best_epoch']} of {recipe['train']['epochs']}.",
-        "## Figures on regions it has not seen",
-        f"Whole maps with {recipe['overlap']:.0%} overlap, radar properties of all classes moved at random by region.",
-        _table(bundle),
-        f"* Pooled over all {len(test['iou'])} maps: IoU {test['overall']['iou']:.3f}, precision "
-        f"{test['overall']['precision']:.3f}, recall {test['overall']['recall']:.3f}.",
-        f"* Expected calibration error: {test['ece']:.4f} as it is, {test['ece_calibrated']:.4f} calibrated, on "
-        "regions the calibrator was not fitted on.",
-        f"* Error of the calibrated glacier area in a {recipe['block']} block: mean {test['block_error_mean']:+.4f}, "
-        f"standard deviation {test['block_error_std']:.4f} of the block's area ({test['blocks']} blocks).",
+        _training(training, recipe, real),
+        "## Figures on ground it has not seen" if real else "## Figures on regions it has not seen",
+        *_figures(bundle, real),
         "## Limits",
-        "How long to train and which weights to keep was decided after a look at earlier figures of some of these "
-        "regions, so the figures flatter a little. The weights come from one training in three stages; the recipe as "
-        "it stands asks for the same epochs but was not run from the start. Regions with little ice, and maps "
-        "narrower than 4 km, come out worse.",
-        "Simulated speckle, seasons and terrain are simpler than real ones; there is no other satellite, polarisation, "
-        "orbit or climate. Where its maps are wrong on simulated regions says little about where they would be on real "
-        "ground.",
+        _REAL_LIMITS if real else _SIMULATED_LIMITS,
     ]
     return "\n\n".join(parts) + "\n"
+
+
+_REAL_LIMITS = (
+    "The figures hold for ground, years, sensors and scenes such as those it was judged on, and labels count as true. "
+    "Judge it on a region and year of your own before you report areas there (`icemap evaluate`)."
+)
+_SIMULATED_LIMITS = (
+    "Simulated speckle, seasons and terrain are simpler than real ones; there is no other satellite, polarisation, "
+    "orbit or climate. Where its maps are wrong on simulated regions says little about where they would be on real "
+    "ground."
+)
+
+
+def _training(training: Mapping[str, Any], recipe: Mapping[str, Any], real: bool) -> str:
+    tiles = training.get("tiles") or {purpose: _count(sets) for purpose, sets in recipe["data"].items()}
+    unit = "tiles" if real else "region-years"
+    told = (
+        f"{training['data'][:1].upper()}{training['data'][1:]}: {tiles['train']} {unit} for training, "
+        f"{tiles['validation']} for validation, {tiles['calibration']} for calibration, {tiles['test']} for the "
+        "figures below. "
+    )
+    if not real:
+        told += "No seed serves two purposes, and seeds 0 to 99 are in none. "
+    return (
+        f"{told}{training['seconds'] / 60:.0f} minutes of epochs; best epoch {training['best_epoch']} of "
+        f"{recipe['train']['epochs']}, mean IoU of its validation windows {training['validation_iou']:.3f}."
+    )
+
+
+def _figures(bundle: ModelBundle, real: bool) -> list[str]:
+    test, recipe = bundle.training["test"], bundle.training["recipe"]
+    overall = test["overall"]
+    shift = "" if real else ", radar properties of all classes moved at random by region"
+    lines = [
+        f"* Pooled over all {len(test['iou'])} {'tiles' if real else 'maps'}: IoU {_number(overall['iou'])}, precision "
+        f"{_number(overall['precision'])}, recall {_number(overall['recall'])}.",
+        f"* Expected calibration error: {test['ece']:.4f} as it is, {test['ece_calibrated']:.4f} calibrated, on "
+        f"{'tiles' if real else 'regions'} the calibrator was not fitted on.",
+    ]
+    if test["blocks"]:
+        lines.append(
+            f"* Error of the calibrated glacier area in a {recipe['block']} block: mean "
+            f"{test['block_error_mean']:+.4f}, standard deviation {test['block_error_std']:.4f} of the block's area "
+            f"({test['blocks']} blocks)."
+        )
+    head = f"Whole {'tiles' if real else 'maps'} with {recipe['overlap']:.0%} overlap{shift}."
+    return [head, *([] if real else [_table(bundle)]), "\n".join(lines)]
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
 
 
 def _count(sets: list[Mapping[str, Any]]) -> int:
@@ -71,15 +112,27 @@ def _table(bundle: ModelBundle) -> str:
     """Return IoU by map, with the simpler classifiers where they were run."""
     recipe, iou = bundle.training["recipe"], bundle.training["test"]["iou"]
     first = recipe["data"]["test"][0]
-    columns = [f"sim-{seed}_{year}" for seed in first["seeds"] for year in first["years"]]
-    rows = {f"{bundle.name}": [iou[name] for name in columns], **recipe["baselines"]}
-    others = [value for name, value in iou.items() if name not in columns]
+    names = [f"sim-{seed}_{year}" for seed in first["seeds"] for year in first["years"]]
+    # a map without ice, true or mapped, has no IoU
+    kept = [k for k, name in enumerate(names) if iou.get(name) is not None]
+    columns = [names[k] for k in kept]
+    if not columns:
+        return "No map of the first set has an IoU: there is no ice in them, true or mapped."
+    rows = {bundle.name: [iou[name] for name in columns]}
+    rows |= {name: [values[k] for k in kept] for name, values in recipe["baselines"].items()}
+    others = [value for name, value in iou.items() if name not in columns and value is not None]
     lines = [f"| IoU | {' | '.join(columns)} | mean |", "|---|" + "---|" * (len(columns) + 1)]
     for name, values in rows.items():
         cells = [f"{value:.3f}" for value in (*values, sum(values) / len(values))]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     table = "\n".join(lines)
     if recipe["baselines"]:
+        table += (
+            "\n\nThe simpler classifiers come from `benchmarks/difficulty.py`, trained on six regions whose radar "
+            "properties were moved half as far; the network saw many more. They say how hard the maps are, not which "
+            "method is best."
+        )
+    if others:
         mean = sum(others) / len(others)
         table += (
             f"\n\nOn {len(others)} more maps, of other seeds, years and landscapes, the IoU is {min(others):.3f} to "

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import xarray as xr
+from affine import Affine
 from numpy.typing import NDArray
-from rasterio.features import rasterize
+from shapely import STRtree, box
+from shapely.geometry.base import BaseGeometry
 
 from icemap_xr import schema, store
+from icemap_xr.burning import rasterize
 from icemap_xr.errors import InputError
 from icemap_xr.grid import RegionGrid
 from icemap_xr.training.tiles import Tile
-from icemap_xr.types import FeatureSpec
+from icemap_xr.types import FeatureSpec, StrPath
 from icemap_xr.yearindex import Gaps, fill_gaps, select_years
 
 #: column of the outlines that says to which year a polygon belongs
@@ -66,10 +71,10 @@ def cube_tiles(
     cube = select_years(cube, years)
     grid = RegionGrid.from_dataset(cube)
     labels = [int(year) for year in cube[schema.YEAR].values]
+    drawn = _drawn(outlines, labels, grid)
     indices = {one: _index(cube, one, labels, gaps, native) for one in names}
     tiles = []
     for position, year in enumerate(labels):
-        ice = _rasterized(outlines, year, grid)
         stacks = {one: _stack(cube, one, position, native) for one in names}
         for row, column, rows, columns in _squares(grid.shape, side):
             shape = rows.stop - rows.start, columns.stop - columns.start
@@ -77,10 +82,54 @@ def cube_tiles(
                 spec.name: _Scaled(stacks[spec.name], spec, (rows.start, columns.start), shape) for spec in features
             }
             index = {one: indices[one][position] for one in names}
-            share = _OneHot(ice[rows, columns])
+            share = drawn[year].labels(grid, rows, columns)
             inside = slice(0, shape[0]), slice(0, shape[1])
-            tiles.append(Tile(f"{name}-{row}-{column}_{year}", tuple(features), series, index, share, inside))
+            label = f"{name}-{row}-{column}_{year}"
+            tiles.append(Tile(label, tuple(features), series, index, share, inside, grid.resolution))
     return tiles
+
+
+def described(cube: xr.Dataset, features: Sequence[FeatureSpec]) -> tuple[FeatureSpec, ...]:
+    """Return features with the polarisation and radiometry that a cube says they have; None where it does not."""
+    found = []
+    for one in features:
+        attrs = cube[one.name].attrs if one.name in cube else {}
+        polarisation, radiometry = (attrs.get(key) or None for key in ("polarisation", "radiometry"))
+        found.append(replace(one, polarisation=polarisation, radiometry=radiometry))
+    return tuple(found)
+
+
+def read_outlines(path: StrPath) -> gpd.GeoDataFrame:
+    """Read glacier polygons from GeoParquet or any vector file.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, holds no polygon, or has no CRS.
+    """
+    frame = read_table(path)
+    if not isinstance(frame, gpd.GeoDataFrame) or frame.crs is None:
+        raise InputError(f"{path} holds no geometries with a CRS: give GeoParquet or GeoPackage with a CRS")
+    if not frame.geometry.geom_type.isin(("Polygon", "MultiPolygon")).any():
+        raise InputError(f"{path} holds no polygon: give glacier outlines")
+    return frame
+
+
+def read_table(path: StrPath) -> pd.DataFrame:
+    """Read a CSV file, GeoParquet, or any vector file.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read.
+    """
+    path = Path(path)
+    try:
+        if path.suffix.lower() == ".csv":
+            return pd.read_csv(path)
+        return gpd.read_parquet(path) if path.suffix.lower() == ".parquet" else gpd.read_file(path)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:  # pyogrio's own errors are RuntimeErrors
+        raise InputError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}): check the path") from None
 
 
 def _check(cube: xr.Dataset, names: tuple[str, ...]) -> bool:
@@ -115,17 +164,38 @@ class _Scaled:
 
 @dataclass(frozen=True, eq=False)
 class _OneHot:
-    """Labels of not-glacier and glacier from one byte per pixel."""
+    """Labels of not-glacier and glacier, drawn from polygons when asked for: no raster is kept."""
 
-    ice: NDArray[np.uint8]
+    shapes: Sequence[BaseGeometry]
+    transform: Affine
+    size: tuple[int, int]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (*self.ice.shape, 2)
+        return (*self.size, 2)
 
     def __getitem__(self, key: tuple[slice, slice]) -> NDArray[np.float32]:
-        ice = self.ice[key]
+        (top, bottom, _), (left, right, _) = (part.indices(n) for part, n in zip(key, self.size, strict=True))
+        shape = bottom - top, right - left
+        ice = np.zeros(shape, np.uint8)
+        if self.shapes:
+            there = self.transform * Affine.translation(left, top)
+            ice = rasterize(self.shapes, shape, transform=there, dtype="uint8")
         return np.stack([1 - ice, ice], axis=-1).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """Polygons of a year in the CRS of the grid, found by place."""
+
+    tree: STRtree
+
+    def labels(self, grid: RegionGrid, rows: slice, columns: slice) -> _OneHot:
+        """Return the labels of a tile: a pixel is glacier if its centre lies in a polygon."""
+        part = grid.geobox[rows, columns]
+        near = np.sort(self.tree.query(box(*part.boundingbox.bbox)))
+        shapes = [self.tree.geometries[number] for number in near]
+        return _OneHot(shapes, part.transform, (rows.stop - rows.start, columns.stop - columns.start))
 
 
 def _squares(shape: tuple[int, int], side: int | None) -> list[tuple[int, int, slice, slice]]:
@@ -158,20 +228,21 @@ def _index(cube: xr.Dataset, name: str, years: Sequence[int], gaps: Gaps, native
     return table.astype(np.intp)
 
 
-def _rasterized(outlines: gpd.GeoDataFrame, year: int, grid: RegionGrid) -> NDArray[np.uint8]:
-    """Return 1 where a pixel's centre is glacier, `(y, x)` uint8."""
+def _drawn(outlines: gpd.GeoDataFrame, years: Sequence[int], grid: RegionGrid) -> dict[int, _Drawn]:
+    """Return the polygons of each year, projected once."""
     if not isinstance(outlines, gpd.GeoDataFrame) or getattr(outlines, "crs", None) is None:
         raise InputError(
             "outlines are no GeoDataFrame with a CRS: read them with geopandas, and set_crs if it has none"
         )
-    chosen = outlines
-    if YEAR in outlines.columns:
-        chosen = outlines[outlines[YEAR] == year]
-        if chosen.empty:
+    shapes = outlines.geometry.to_crs(grid.crs)
+    usable = ~(shapes.isna() | shapes.is_empty)
+    if YEAR not in outlines.columns:
+        return dict.fromkeys(years, _Drawn(STRtree(shapes[usable].to_numpy())))
+    found = {}
+    for year in years:
+        chosen = outlines[YEAR] == year
+        if not chosen.any():
             have = ", ".join(map(str, sorted(set(outlines[YEAR]))))
             raise InputError(f"outlines have no polygon of {year}, they have {have}: leave the year out with years=")
-    shapes = [one for one in chosen.geometry.to_crs(grid.crs) if one is not None and not one.is_empty]
-    if not shapes:
-        return np.zeros(grid.shape, np.uint8)
-    ice: NDArray[np.uint8] = rasterize(shapes, grid.shape, transform=grid.geobox.transform, dtype="uint8")
-    return ice
+        found[year] = _Drawn(STRtree(shapes[usable & chosen].to_numpy()))
+    return found

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
-from dataclasses import dataclass
+import logging
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Literal, get_args
 
 import h5py
 import numpy as np
@@ -16,135 +18,28 @@ from numpy.typing import NDArray
 from icemap_xr.errors import InputError, ModelMismatchError, OutputExistsError
 from icemap_xr.kernels.blend import blend_block
 from icemap_xr.kernels.blocks import block_sums
+from icemap_xr.kernels.infer import Infer
 from icemap_xr.kernels.reliability import bin_sums
 from icemap_xr.kernels.windows import WindowGrid
+from icemap_xr.training.scores import Evaluation, Reliability, Scores
 from icemap_xr.training.tiles import Tile
 from icemap_xr.types import Calibrator, Predictor, StrPath
 
+log = logging.getLogger(__name__)
+
 Float32Array = NDArray[np.float32]
+TileEdges = Literal["published", "valid", "full"]
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Counts of pixels by truth and map, and what follows from them; a ratio without a denominator is None."""
+class FullWindows(WindowGrid):
+    """Windows that do not reach past the region, all with the same weight, whatever of them was observed.
 
-    tp: int = 0
-    tn: int = 0
-    fp: int = 0
-    fn: int = 0
-
-    def __add__(self, other: Scores) -> Scores:
-        return Scores(self.tp + other.tp, self.tn + other.tn, self.fp + other.fp, self.fn + other.fn)
-
-    @property
-    def accuracy(self) -> float | None:
-        """Share of pixels mapped right."""
-        return _ratio(self.tp + self.tn, self.tp + self.tn + self.fp + self.fn)
-
-    @property
-    def precision(self) -> float | None:
-        """Share of mapped glacier that is glacier."""
-        return _ratio(self.tp, self.tp + self.fp)
-
-    @property
-    def recall(self) -> float | None:
-        """Share of glacier that was mapped."""
-        return _ratio(self.tp, self.tp + self.fn)
-
-    @property
-    def f1(self) -> float | None:
-        """Harmonic mean of precision and recall."""
-        return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
-
-    @property
-    def iou(self) -> float | None:
-        """Intersection over union of mapped and true glacier."""
-        return _ratio(self.tp, self.tp + self.fp + self.fn)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return counts and ratios."""
-        ratios = ("accuracy", "precision", "recall", "f1", "iou")
-        return {**vars(self), **{name: getattr(self, name) for name in ratios}}
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """Pixels, mean probability and mean true share in equal bins of probability; None in empty bins.
-
-    `ece` is the expected calibration error: the mean over pixels of their absolute difference.
+    Of the published evaluation, whose padded tiles hold whole numbers of strides. Where they do not, a last window that
+    ends at the tile's edge is added.
     """
 
-    pixels: tuple[int, ...]
-    mean_probability: tuple[float | None, ...]
-    ice_fraction: tuple[float | None, ...]
-    ece: float
-
-    @classmethod
-    def of(cls, sums: NDArray[np.float64]) -> Reliability:
-        """Make the table from the sums of `icemap_xr.kernels.reliability.bin_sums`."""
-        count, probability, ice = sums
-        mean = [p / n if n else None for n, p in zip(count.tolist(), probability.tolist(), strict=True)]
-        share = [y / n if n else None for n, y in zip(count.tolist(), ice.tolist(), strict=True)]
-        ece = float(np.abs(probability - ice).sum() / max(count.sum(), 1))
-        return cls(tuple(int(n) for n in count), tuple(mean), tuple(share), ece)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the table as plain lists."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What `evaluate` found.
-
-    Parameters
-    ----------
-    model, digest
-        Name and sha256 of the model.
-    overlap
-        Overlap of its windows.
-    tiles
-        Scores by tile.
-    overall
-        Scores of all pixels together.
-    reliability
-        Of the model's own probability.
-    calibrated
-        Of the calibrated probability; None without a calibrator.
-    block_px
-        Block side in pixels; None where no blocks were asked for.
-    block_errors
-        By tile, prediction minus reference of each whole block as a fraction of its area, calibrated where there is a
-        calibrator.
-    """
-
-    model: str
-    digest: str
-    overlap: float
-    tiles: dict[str, Scores]
-    overall: Scores
-    reliability: Reliability
-    calibrated: Reliability | None
-    block_px: int | None
-    block_errors: dict[str, tuple[float, ...]]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything as plain JSON types."""
-        return {
-            "model": self.model,
-            "digest": self.digest,
-            "overlap": self.overlap,
-            "overall": self.overall.to_json(),
-            "tiles": {name: scores.to_json() for name, scores in self.tiles.items()},
-            "reliability": self.reliability.to_json(),
-            "calibrated": None if self.calibrated is None else self.calibrated.to_json(),
-            "block_px": self.block_px,
-            "block_errors": {name: list(errors) for name, errors in self.block_errors.items()},
-        }
+    def _last(self, axis: int) -> int:
+        return max(0, self.region[axis] - self.window)
 
 
 def evaluate(
@@ -152,12 +47,14 @@ def evaluate(
     tiles: Iterable[Tile],
     *,
     overlap: float = 0.5,
+    edges: TileEdges = "published",
     bins: int = 100,
     block_px: int | None = None,
     calibrator: Calibrator | None = None,
     batch_size: int | None = None,
     probabilities: StrPath | None = None,
-    on_tile: Callable[[str, Scores], None] | None = None,
+    skip_unknown: bool = False,
+    on_tile: Callable[[str, Scores | None], None] | None = None,
 ) -> Evaluation:
     """Map every tile as `icemap_xr.predict` maps a region, and compare with its labels.
 
@@ -169,6 +66,10 @@ def evaluate(
         Labelled tiles, held one at a time if they come from a generator or a file.
     overlap
         Share of a window that overlaps with the next, 0 to below 1.
+    edges
+        ``"published"`` and ``"valid"``: as `icemap_xr.predict`. ``"full"``: as the published program judges tiles, with
+        windows that do not reach past the tile and its padding, all of the same weight. Where all of a tile was
+        observed ``"valid"`` is the same.
     bins
         Bins of the reliability table.
     block_px
@@ -179,9 +80,12 @@ def evaluate(
     batch_size
         Windows per call of the model; by default about the pixels of one window of 384.
     probabilities
-        HDF5 file for the probabilities, in the published layout: one group per tile with `probs (y, x, class)`.
+        HDF5 file for the probabilities, in the published layout: one group per tile with `probs (y, x, class)`. It
+        gets its name when it is whole.
+    skip_unknown
+        Leave out tiles without a pixel that is both labelled and observed, and name them, instead of refusing them.
     on_tile
-        Called with name and scores of each tile.
+        Called with name and scores of each tile; None for one that was left out.
 
     Raises
     ------
@@ -190,19 +94,62 @@ def evaluate(
     OutputExistsError
         The file for the probabilities exists.
     """
-    tally = _Tally(predictor, bins, block_px, calibrator)
-    with ExitStack() as stack:
-        file = None if probabilities is None else stack.enter_context(_new_file(probabilities))
-        for tile in tiles:
-            if tile.name in tally.scores:
-                raise InputError(f"two tiles are named {tile.name!r}: give each its own name")
-            found, labels = predict_tile(predictor, tile, overlap=overlap, batch_size=batch_size)
-            if file is not None:
-                file.create_dataset(f"{tile.name}/probs", data=np.moveaxis(found, 0, -1))
-            tally.add(tile.name, found, labels)
-            if on_tile is not None:
-                on_tile(tile.name, tally.scores[tile.name])
-    return tally.result(overlap)
+    judge = Judge(predictor, overlap, bins, block_px, calibrator, batch_size, skip_unknown, edges)
+    for _ in judge.pairs(tiles, probabilities, on_tile):
+        pass
+    return judge.result()
+
+
+class Judge:
+    """An evaluation under way; see `evaluate` for the parameters.
+
+    It also hands out what it sees, so that a calibrator can be fitted to the same maps without making them again.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        overlap: float = 0.5,
+        bins: int = 100,
+        block_px: int | None = None,
+        calibrator: Calibrator | None = None,
+        batch_size: int | None = None,
+        skip_unknown: bool = False,
+        edges: TileEdges = "published",
+    ) -> None:
+        self.predictor, self.overlap, self.batch_size, self.edges = predictor, overlap, batch_size, edges
+        self.skip_unknown = skip_unknown
+        self._tally = _Tally(predictor, bins, block_px, calibrator)
+
+    def pairs(
+        self,
+        tiles: Iterable[Tile],
+        probabilities: StrPath | None = None,
+        on_tile: Callable[[str, Scores | None], None] | None = None,
+    ) -> Iterator[tuple[Float32Array, Float32Array]]:
+        """Judge the tiles and yield of each the probability and true share of glacier `(y, x)`; NaN where unknown."""
+        tally = self._tally
+        with ExitStack() as stack:
+            file = None if probabilities is None else stack.enter_context(_appearing_file(Path(probabilities)))
+            for tile in tiles:
+                if tile.name in tally.scores or tile.name in tally.skipped:
+                    raise InputError(f"two tiles are named {tile.name!r}: give each its own name")
+                found, labels = predict_tile(
+                    self.predictor, tile, overlap=self.overlap, edges=self.edges, batch_size=self.batch_size
+                )
+                if file is not None:
+                    file.create_dataset(f"{tile.name}/probs", data=np.moveaxis(found, 0, -1))
+                if self.skip_unknown and not _known(found, labels).any():
+                    log.warning("%s has no pixel that is both labelled and observed: it is left out", tile.name)
+                    tally.skipped.append(tile.name)
+                else:
+                    yield tally.add(tile.name, found, labels)
+                if on_tile is not None:
+                    on_tile(tile.name, tally.scores.get(tile.name))
+
+    def result(self) -> Evaluation:
+        """Return what all tiles together say."""
+        return self._tally.result(self.overlap, self.edges)
 
 
 class _Tally:
@@ -212,24 +159,28 @@ class _Tally:
         self.spec, self.block_px, self.calibrator = predictor.spec, block_px, calibrator
         self.scores: dict[str, Scores] = {}
         self.errors: dict[str, tuple[float, ...]] = {}
+        self.skipped: list[str] = []
         self.raw, self.calibrated = np.zeros((3, bins)), np.zeros((3, bins))
 
-    def add(self, name: str, found: Float32Array, labels: Float32Array) -> None:
-        """Add a tile."""
+    def add(self, name: str, found: Float32Array, labels: Float32Array) -> tuple[Float32Array, Float32Array]:
+        """Add a tile; return the model's probability and the true share of glacier."""
         glacier, bins = self.spec.glacier_index, self.raw.shape[1]
         self.scores[name] = score(found, labels, glacier, name)
-        probability, reference = glacier_pair(found, labels, glacier)
-        self.raw += bin_sums(probability, reference, bins)
+        own, reference = glacier_pair(found, labels, glacier)
+        probability = own
+        self.raw += bin_sums(own, reference, bins)
         if self.calibrator is not None:
             probability = self.calibrator(probability)
             self.calibrated += bin_sums(probability, reference, bins)
         if self.block_px is not None:
             self.errors[name] = block_errors(probability, reference, self.block_px)
+        return own, reference
 
-    def result(self, overlap: float) -> Evaluation:
+    def result(self, overlap: float, edges: TileEdges) -> Evaluation:
         """Return what all tiles together say."""
         if not self.scores:
-            raise InputError("there is no tile to evaluate on: give at least one")
+            left_out = f" ({len(self.skipped)} without a known pixel were left out)" if self.skipped else ""
+            raise InputError(f"there is no tile to evaluate on{left_out}: give at least one")
         return Evaluation(
             self.spec.name,
             self.spec.digest,
@@ -240,13 +191,20 @@ class _Tally:
             None if self.calibrator is None else Reliability.of(self.calibrated),
             self.block_px,
             self.errors,
+            tuple(self.skipped),
+            edges,
         )
 
 
 def predict_tile(
-    predictor: Predictor, tile: Tile, *, overlap: float = 0.5, batch_size: int | None = None
+    predictor: Predictor,
+    tile: Tile,
+    *,
+    overlap: float = 0.5,
+    edges: TileEdges = "published",
+    batch_size: int | None = None,
 ) -> tuple[Float32Array, Float32Array]:
-    """Map one tile with the windows, weights and edges of `icemap_xr.predict`.
+    """Map one tile with the windows and weights of `icemap_xr.predict`.
 
     Parameters
     ----------
@@ -254,7 +212,7 @@ def predict_tile(
         The model.
     tile
         The tile; it is taken as a region of its own.
-    overlap, batch_size
+    overlap, edges, batch_size
         As in `evaluate`.
 
     Returns
@@ -270,16 +228,22 @@ def predict_tile(
     spec = predictor.spec
     if not 0 <= overlap < 1:
         raise InputError(f"overlap={overlap} is not allowed: give a share from 0 up to, not including, 1")
+    if edges not in get_args(TileEdges):
+        raise InputError(f"edges={edges!r} is not allowed: choose from {', '.join(get_args(TileEdges))}")
     if len(spec.inputs) != 1:
         raise ModelMismatchError(f"{spec.name!r} has {len(spec.inputs)} inputs: tiles serve models with one")
     names = spec.inputs[0].feature_names
     tile.check(spec.features, spec.steps, len(spec.classes))
     stride = max(1, round(spec.window * (1 - overlap)))
     rows, columns = (slice(0, size) for size in tile.shape)
+    if edges == "full":
+        windows: WindowGrid = FullWindows(spec.window, stride, tile.shape)
+    else:
+        windows = WindowGrid(spec.window, stride, tile.shape, edges=edges)
     probability = blend_block(
         partial(tile.scenes, names),
-        predictor,
-        WindowGrid(spec.window, stride, tile.shape),
+        Infer(predictor),
+        windows,
         rows,
         columns,
         classes=len(spec.classes),
@@ -314,13 +278,19 @@ def score(probability: Float32Array, labels: Float32Array, glacier: int, name: s
     InputError
         No pixel is both labelled and observed.
     """
-    known = (labels.sum(axis=-1) > 0) & np.isfinite(probability).all(axis=0)
+    known = _known(probability, labels)
     if not known.any():
         raise InputError(f"{name!r} has no pixel that is both labelled and observed: leave it out")
     true = labels.argmax(axis=-1)[known] == glacier
     found = probability.argmax(axis=0)[known] == glacier
     counts = (true & found, ~true & ~found, ~true & found, true & ~found)
     return Scores(*(int(np.count_nonzero(one)) for one in counts))
+
+
+def _known(probability: Float32Array, labels: Float32Array) -> NDArray[np.bool_]:
+    """Return which pixels are both labelled and observed."""
+    known: NDArray[np.bool_] = (labels.sum(axis=-1) > 0) & np.isfinite(probability).all(axis=0)
+    return known
 
 
 def block_errors(probability: Float32Array, reference: Float32Array, block_px: int) -> tuple[float, ...]:
@@ -341,7 +311,16 @@ def block_errors(probability: Float32Array, reference: Float32Array, block_px: i
     return tuple(float(one) for one in differences)
 
 
-def _new_file(path: StrPath) -> h5py.File:
-    if Path(path).exists():
+@contextmanager
+def _appearing_file(path: Path) -> Iterator[h5py.File]:
+    """Give an HDF5 file that gets its name when all went well."""
+    if path.exists():
         raise OutputExistsError(f"{path} exists already: give another file or remove it")
-    return h5py.File(path, "x")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial_file = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with h5py.File(partial_file, "x") as file:
+            yield file
+        os.replace(partial_file, path)
+    finally:
+        partial_file.unlink(missing_ok=True)

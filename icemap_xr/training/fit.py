@@ -17,11 +17,12 @@ from pydantic import ConfigDict
 
 from icemap_xr.errors import InputError, ModelError
 from icemap_xr.models.icemapper import Architecture, Precision
+from icemap_xr.progress import Advance
 from icemap_xr.progress import progress as show_progress
 from icemap_xr.training import state
 from icemap_xr.training.augment import AugmentOptions
 from icemap_xr.training.losses import distance_penalty, smooth_labels
-from icemap_xr.training.sampling import Batch, TrainSampler, ValidationWindows, ahead, count_windows
+from icemap_xr.training.sampling import TrainSampler, ValidationBatches, ValidationWindows, ahead, count_windows
 from icemap_xr.training.schedule import learning_rate
 from icemap_xr.training.state import EpochRow, Progress
 from icemap_xr.training.tiles import Tile
@@ -34,6 +35,9 @@ log = logging.getLogger(__name__)
 
 Loss = Literal["focal", "distance_focal"]
 Keep = Literal["val_iou", "val_loss"]
+
+#: options that do not change the result
+NOT_DECIDING = ("workers", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -177,8 +181,8 @@ def fit(
     """Train a network, or go on where a training in the same folder was interrupted.
 
     After each epoch weights, optimizer and random states are saved; a training that was killed and called again with
-    the same arguments gives the same log and weights as one that was not (bit for bit on the same machine and number
-    of cores).
+    the same arguments gives the same log and weights as one that was not: bit for bit on the same processor and number
+    of cores. On GPUs TensorFlow is told to use deterministic operations; that no bit differs there has not been shown.
 
     Parameters
     ----------
@@ -224,14 +228,15 @@ def fit(
     if saved is not None:
         trainer.restore(saved[0])
         log.info("%s: going on after epoch %d", path, len(done.rows))
-    done = _run(trainer, sampler, windows, options, done, path, on_epoch)
+    batches = ValidationBatches(windows, options.batch_size)
+    done = _run(trainer, sampler, batches, options, done, path, on_epoch)
     return FitResult(path, done.rows, best_row(done.rows, options.keep), sum(row.seconds for row in done.rows))
 
 
 def _run(
     trainer: Trainer,
     sampler: TrainSampler,
-    windows: ValidationWindows,
+    judged: ValidationBatches,
     options: TrainOptions,
     done: Progress,
     path: Path,
@@ -242,7 +247,8 @@ def _run(
     batches = options.batches_per_epoch or max(1, whole)
     with show_progress("training", (options.epochs - len(done.rows)) * batches) as advance:
         for epoch in range(len(done.rows), options.epochs):
-            row = _epoch(trainer, sampler, windows, options, epoch, batches, advance)
+            on_batch = _telling(advance, options, epoch, done)
+            row = _epoch(trainer, sampler, judged, options, epoch, batches, on_batch)
             done = Progress((*done.rows, row))
             if best_row(done.rows, options.keep) is row:
                 state.save_best(path, trainer.tensors())
@@ -255,6 +261,19 @@ def _run(
     return done
 
 
+def _telling(
+    advance: Advance, options: TrainOptions, epoch: int, done: Progress
+) -> Callable[[NDArray[np.float64]], None]:
+    """Return what moves the progress bar on by a batch: it shows epoch, IoU so far, and the last validation's."""
+    last = f", validation {done.rows[-1].val_iou:.3f}" if done.rows else ""
+
+    def on_batch(ious: NDArray[np.float64]) -> None:
+        so_far = f"{ious.mean():.3f}" if ious.size else "-"
+        advance(1, f"epoch {epoch + 1} of {options.epochs}, IoU {so_far}{last}")
+
+    return on_batch
+
+
 def best_row(rows: Sequence[EpochRow], keep: Keep) -> EpochRow:
     """Return the best epoch, the first of equal ones."""
     return max(rows, key=lambda row: row.val_iou) if keep == "val_iou" else min(rows, key=lambda row: row.val_loss)
@@ -262,7 +281,7 @@ def best_row(rows: Sequence[EpochRow], keep: Keep) -> EpochRow:
 
 def _options(options: TrainOptions) -> dict[str, Any]:
     """Return what changes the result."""
-    return {key: value for key, value in asdict(options).items() if key not in ("workers", "tensorboard")}
+    return {key: value for key, value in asdict(options).items() if key not in NOT_DECIDING}
 
 
 def _check(
@@ -281,6 +300,7 @@ def _check(
             raise InputError(f"there is no {what} tile: give at least one")
         for tile in tiles:
             tile.check(_specs(train[0], options.features), architecture.steps, architecture.classes)
+            tile.check_known(options.features)
     if count_windows(validation, architecture.window) == 0:
         raise InputError(f"no validation tile holds a whole window of {architecture.window} px: give larger tiles")
 
@@ -297,13 +317,13 @@ def _specs(tile: Tile, names: Sequence[str]) -> tuple[FeatureSpec, ...]:
 def _epoch(
     trainer: Trainer,
     sampler: TrainSampler,
-    windows: ValidationWindows,
+    judged: ValidationBatches,
     options: TrainOptions,
     epoch: int,
     batches: int,
-    advance: Callable[[int], None],
+    on_batch: Callable[[NDArray[np.float64]], None],
 ) -> EpochRow:
-    """Train one epoch and validate."""
+    """Train one epoch and validate; `on_batch` is given the IoUs of the epoch's windows so far."""
     begun = time.monotonic()
     trainer.begin_epoch(epoch)
     losses, ious = [], []
@@ -319,8 +339,8 @@ def _epoch(
             )
         losses.append(loss)
         ious.append(window_iou(labels, probability, options.glacier))
-        advance(1)
-    val_loss, val_iou = _validate(trainer, windows, options)
+        on_batch(np.concatenate(ious))
+    val_loss, val_iou = _validate(trainer, judged, options)
     known = np.concatenate(ious)
     if not known.size:
         raise InputError("no training window has a pixel that is both labelled and observed: give other tiles")
@@ -346,19 +366,16 @@ def _prepare(
     return batch, targets, labels
 
 
-def _validate(trainer: Trainer, windows: ValidationWindows, options: TrainOptions) -> tuple[float, float]:
-    places = windows.places()
-    parts = [places[k : k + options.batch_size] for k in range(0, len(places), options.batch_size)]
-    tasks: list[Callable[[], Batch]] = [partial(windows.batch, part) for part in parts]
+def _validate(trainer: Trainer, judged: ValidationBatches, options: TrainOptions) -> tuple[float, float]:
     losses, ious = [], []
-    for batch, labels in ahead(tasks, options.workers):
+    for batch, labels in ahead(judged.tasks(), options.workers):
         loss, probability = trainer.judge(batch, labels)
         losses.append(loss * len(batch))
         ious.append(window_iou(labels, probability, options.glacier))
     found = np.concatenate(ious)
     if not found.size:
         raise InputError("no validation window has a pixel that is both labelled and observed: give other tiles")
-    return float(np.sum(losses) / len(places)), float(np.mean(found))
+    return float(np.sum(losses) / sum(map(len, judged.parts))), float(np.mean(found))
 
 
 def window_iou(

@@ -6,11 +6,13 @@ Layout of a group, named for example ``SVAL-10-38_2020_ro14``:
 * ``outlines (y, x, class)``: one-hot labels;
 * attributes ``height``, ``width`` (padded size), ``orig_height``, ``orig_width``, ``pad_height``, ``pad_width``
   (padding above and to the left), and ``<feature>_base_time_idx (step,)``: positions of the year's scenes in the
-  series.
+  series;
+* beyond the published layout, which means 10 m: the attribute ``pixel_size`` in m.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,10 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icemap_xr.errors import InputError, ReadError, SchemaError
-from icemap_xr.training.tiles import Tile, feature_specs
+from icemap_xr.training.tiles import RESOLUTION, Tile, feature_specs
 from icemap_xr.types import StrPath
 
 OUTLINES = "outlines"
+#: attribute with the pixel size in m; the published files have none
+PIXEL_SIZE = "pixel_size"
+#: names of published tiles and of those of cubes: ``<place>_<year>`` and perhaps ``_ro<relative orbit>``
+_NAME = re.compile(r"(?P<place>.+)_(?P<year>\d{4})(_ro\d+)?")
 _SIZES = ("height", "width", "orig_height", "orig_width", "pad_height", "pad_width")
 
 
@@ -54,15 +60,60 @@ def open_tiles(path: StrPath, features: Sequence[str], *, names: Sequence[str] |
     SchemaError
         A group does not have the layout, or holds a link or dataset that points outside the file.
     """
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise ReadError(f"{path} cannot be opened as HDF5 ({_line(error)}): check the path, or copy it again") from None
-    with file:
+    with _opened(path) as file:
         chosen = sorted(file) if names is None else list(names)
         if not chosen:
             raise SchemaError(f"{path} holds no tile: give a file with one group per tile")
         yield [_tile(file, name, features, Path(path).name) for name in chosen]
+
+
+def tile_names(path: StrPath) -> list[str]:
+    """Return the names of all tiles of a file, sorted.
+
+    Raises
+    ------
+    ReadError
+        The file is not HDF5, or is truncated.
+    """
+    with _opened(path) as file:
+        return sorted(file)
+
+
+def place_of(name: str) -> str:
+    """Return the place in a tile's name: ``SVAL-10-38`` of ``SVAL-10-38_2020_ro14``; a name without a year is one."""
+    match = _NAME.fullmatch(name)
+    return match["place"] if match else name
+
+
+def year_of(name: str) -> str | None:
+    """Return the year in a tile's name: ``2020`` of ``SVAL-10-38_2020_ro14``; None where it holds none."""
+    match = _NAME.fullmatch(name)
+    return match["year"] if match else None
+
+
+def pixel_size(tiles: Sequence[Tile]) -> float:
+    """Return the pixel size of tiles, m.
+
+    Raises
+    ------
+    InputError
+        They do not have the same.
+    """
+    first = tiles[0]
+    for tile in tiles:
+        if not np.isclose(tile.resolution, first.resolution, rtol=1e-6, atol=0):
+            raise InputError(
+                f"tile {tile.name!r} has pixels of {tile.resolution:g} m, {first.name!r} of {first.resolution:g} m: "
+                "use tiles of one pixel size"
+            )
+    return first.resolution
+
+
+def _opened(path: StrPath) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise ReadError(f"{path} cannot be opened as HDF5 ({_line(error)}): check the path, or copy it again") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +170,8 @@ def _tile(file: h5py.File, name: str, features: Sequence[str], source: str) -> T
     top, left = sizes["pad_height"], sizes["pad_width"]
     inside = slice(top, top + sizes["orig_height"]), slice(left, left + sizes["orig_width"])
     try:
-        return Tile(name, feature_specs(features), series, index, _Labels(labels, labels.shape), inside)
+        found = _Labels(labels, labels.shape)
+        return Tile(name, feature_specs(features), series, index, found, inside, _resolution(group, where))
     except InputError as error:
         raise SchemaError(f"{source}: {error}") from None
 
@@ -147,6 +199,15 @@ def _whole(group: h5py.Group, name: str, where: str) -> int:
     if values.size != 1 or not float(values.ravel()[0]).is_integer() or values.ravel()[0] < 0:
         raise SchemaError(f"{where}: attribute {name} is {values.tolist()}, needed is a whole number of 0 or more")
     return int(values.ravel()[0])
+
+
+def _resolution(group: h5py.Group, where: str) -> float:
+    if PIXEL_SIZE not in group.attrs:
+        return RESOLUTION
+    values = _attribute(group, PIXEL_SIZE, where)
+    if values.size != 1:
+        raise SchemaError(f"{where}: attribute {PIXEL_SIZE} is {values.tolist()}, needed is one number in m")
+    return float(values.ravel()[0])
 
 
 def _index(group: h5py.Group, name: str, where: str) -> NDArray[np.intp]:

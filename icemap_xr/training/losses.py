@@ -66,19 +66,21 @@ def distance_penalty(labels: NDArray[np.float32]) -> NDArray[np.float32]:
     Parameters
     ----------
     labels
-        Share of each class `(y, x, class)`.
+        Share of each class `(y, x, class)`; pixels whose shares are all 0 are of no class.
 
     Returns
     -------
     ndarray
-        `(y, x)` float32; `d` is the distance in pixels to the nearest pixel of another class, 1 just beside the
-        boundary, and infinite where the window holds one class only.
+        `(y, x)` float32; `d` is the distance in pixels to the nearest known pixel of another class, 1 just beside the
+        boundary, and infinite where the window holds one class only, and where a pixel is unknown.
     """
-    nearest = labels.argmax(axis=-1)
+    known = labels.sum(axis=-1) > 0
+    nearest = np.where(known, labels.argmax(axis=-1), -1)
     distance = np.full(nearest.shape, np.inf)
-    present = np.unique(nearest)
+    present = np.unique(nearest[known])
     if len(present) > 1:
         for number in present:
             inside = nearest == number
-            distance[inside] = distance_transform_edt(inside)[inside]
+            other = known & ~inside
+            distance[inside] = distance_transform_edt(~other)[inside]
     return np.asarray(1 + 1 / (1 + distance), np.float32)

@@ -1,105 +1,57 @@
-"""A recipe: from one YAML file to a trained, calibrated and judged model bundle, on simulated regions."""
+"""A recipe: from one YAML file to a trained, calibrated and judged model bundle."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
+import xarray as xr
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
 
-from icemap_xr import simulate
-from icemap_xr.calibrate import KnotCalibrator, fit_calibrator
+from icemap_xr import schema
+from icemap_xr.calibrate import SINGLE_YEARS, fit_calibrator
+from icemap_xr.errormodel import held_out_errors
 from icemap_xr.errors import ConfigError, InputError
 from icemap_xr.grid import parse_metres
 from icemap_xr.models.bundle import ModelBundle
 from icemap_xr.models.icemapper import Architecture, Pooling
 from icemap_xr.models.registry import INPUT, load_model
-from icemap_xr.simulate.parameters import Landscape
+from icemap_xr.predict import predict
+from icemap_xr.progress import Advance, progress
 from icemap_xr.training.card import model_card
-from icemap_xr.training.evaluate import Evaluation, evaluate, glacier_pair, predict_tile
-from icemap_xr.training.fit import FitResult, TrainOptions, fit
-from icemap_xr.training.state import write_whole
-from icemap_xr.training.tiles import Tile, feature_specs, simulated_tiles
-from icemap_xr.types import FeatureSpec, InputSpec, Predictor, StrPath
-
-#: seeds of regions that users see in demonstrations, documentation and tests: no model may have learnt from them
-RESERVED_SEEDS = range(100)
-
-#: pixel size of simulated regions, m
-RESOLUTION = 10.0
+from icemap_xr.training.evaluate import evaluate, glacier_pair, predict_tile
+from icemap_xr.training.fit import NOT_DECIDING, FitResult, TrainOptions, fit
+from icemap_xr.training.real_sources import CubeSection, Hdf5Section
+from icemap_xr.training.scores import Evaluation
+from icemap_xr.training.sources import DataSection, Tiles
+from icemap_xr.training.state import claim, write_whole
+from icemap_xr.training.tiles import Tile, feature_specs
+from icemap_xr.types import Calibrator, FeatureSpec, InputSpec, Predictor, StrPath
 
 _STRICT = ConfigDict(extra="forbid")
 
 
-@dataclass(frozen=True)
-class RegionSet:
-    """Simulated regions: each seed in each year.
-
-    Parameters
-    ----------
-    seeds
-        Seeds, 100 or more.
-    years
-        Years.
-    size_km
-        Side of a region, km.
-    shift
-        How far the radar properties of the classes are moved, see `icemap_xr.simulate.region`.
-    landscapes
-        ``"default"``, or ``"varied"``: ice, debris, snow patches and relief drawn by seed.
-    """
-
-    __pydantic_config__ = _STRICT
-
-    seeds: tuple[int, ...]
-    years: tuple[int, ...] = (2020,)
-    size_km: float = 4.0
-    shift: float = 1.0
-    landscapes: Literal["default", "varied"] = "default"
-
-    def regions(self, features: Sequence[str], steps: int) -> Iterator[simulate.SimulatedRegion]:
-        """Yield the regions."""
-        for seed in self.seeds:
-            yield simulate.region(
-                size_km=self.size_km,
-                years=self.years,
-                seed=seed,
-                steps=steps,
-                resolution=RESOLUTION,
-                features=features,
-                shift=self.shift,
-                landscape=varied_landscape(seed) if self.landscapes == "varied" else None,
-            )
+def _kind(content: Any) -> str:
+    """Return which section a mapping, or a section itself, is."""
+    if isinstance(content, dict):
+        return "hdf5" if "hdf5" in content else "cube" if "cube" in content else "simulated"
+    return {Hdf5Section: "hdf5", CubeSection: "cube"}.get(type(content), "simulated")
 
 
-@dataclass(frozen=True)
-class DataSection:
-    """Regions for each purpose; no seed serves two."""
-
-    __pydantic_config__ = _STRICT
-
-    train: tuple[RegionSet, ...]
-    validation: tuple[RegionSet, ...]
-    calibration: tuple[RegionSet, ...]
-    test: tuple[RegionSet, ...]
-
-    def __post_init__(self) -> None:
-        seen: dict[int, str] = {}
-        for purpose in ("train", "validation", "calibration", "test"):
-            seeds = {seed for one in getattr(self, purpose) for seed in one.seeds}
-            for seed in sorted(seeds):
-                if seed in RESERVED_SEEDS:
-                    raise InputError(f"seed {seed} of {purpose} is kept for users: give {RESERVED_SEEDS.stop} or more")
-                if seed in seen:
-                    raise InputError(f"seed {seed} serves {seen[seed]} and {purpose}: use each for one purpose")
-                seen[seed] = purpose
+Data: TypeAlias = Annotated[
+    Annotated[DataSection, Tag("simulated")]
+    | Annotated[Hdf5Section, Tag("hdf5")]
+    | Annotated[CubeSection, Tag("cube")],
+    Discriminator(_kind),
+]
 
 
 @dataclass(frozen=True)
@@ -138,7 +90,7 @@ class Recipe:
     train
         Options of the training.
     data
-        Simulated regions.
+        Where tiles come from, see `icemap_xr.training.sources`.
     train_window
         Side of training windows in pixels; None for the model's own. The network takes windows of any size.
     overlap
@@ -146,13 +98,13 @@ class Recipe:
     block
         Side of the blocks whose errors are kept, as text with a unit.
     baselines
-        For the model card: IoU of other classifiers on the maps of the first test set.
+        For the model card: IoU of other classifiers on the maps of the first test set of simulated regions.
     """
 
     __pydantic_config__ = _STRICT
 
     model: ModelSection
-    data: DataSection
+    data: Data
     train: TrainOptions = field(default_factory=TrainOptions)
     train_window: int | None = None
     overlap: float = 0.5
@@ -188,11 +140,12 @@ def read_recipe(path: StrPath) -> Recipe:
         raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        # after "data" comes the kind of section, which is not in the file
+        where = ".".join(str(part) for k, part in enumerate(first["loc"]) if (k, first["loc"][0]) != (1, "data"))
         raise ConfigError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
-def run_recipe(recipe: Recipe, folder: StrPath) -> ModelBundle:
+def run_recipe(recipe: Recipe, folder: StrPath, *, base: StrPath = ".") -> ModelBundle:
     """Train, calibrate, judge, and save a bundle; an interrupted training goes on where it was, a finished one is kept.
 
     Parameters
@@ -200,128 +153,229 @@ def run_recipe(recipe: Recipe, folder: StrPath) -> ModelBundle:
     recipe
         What to do.
     folder
-        Gets ``training`` (weights, log), ``evaluation.json``, ``MODEL_CARD.md`` and the bundle, a folder with the
-        model's name.
+        Folder: new, empty, or of the same recipe. It gets ``training`` (weights, log), ``evaluation.json``,
+        ``MODEL_CARD.md`` and the bundle, a folder with the model's name.
+    base
+        Folder that paths in the recipe are relative to.
 
     Returns
     -------
     ModelBundle
         As saved.
+
+    Raises
+    ------
+    InputError
+        The folder holds something else, or recipe and data do not fit together.
+    ReadError, SchemaError
+        The data cannot be read.
+    WeightsError, ModelError
+        See `icemap_xr.training.fit.fit`.
     """
-    folder = Path(folder)
-    network = replace(recipe.architecture, window=recipe.train_window or recipe.model.window)
-    trained = fit(network, tiles(recipe, "train"), tiles(recipe, "validation"), recipe.train, folder / "training")
-    target = folder / recipe.model.name
-    if target.exists():
-        return ModelBundle.load(target)
-    draft = folder / f".{recipe.model.name}.uncalibrated"
-    if not draft.exists():
-        _bundle(recipe).save(draft, trained.weights())
-    predictor = load_model(draft)
-    calibrator = calibrate(recipe, predictor)
-    found = evaluate(
-        predictor,
-        (tile for one in recipe.data.test for tile in set_tiles(recipe, one)),
-        overlap=recipe.overlap,
-        block_px=round(parse_metres(recipe.block) / RESOLUTION),
-        calibrator=calibrator,
-    )
-    write_whole(folder / "evaluation.json", json.dumps(found.to_json()).encode())
-    bundle = _bundle(recipe, calibrator, found, trained)
-    saved = bundle.save(target, trained.weights())
-    write_whole(folder / "MODEL_CARD.md", model_card(saved).encode())
+    folder, target = Path(folder), Path(folder) / recipe.model.name
+    with recipe.data.open(recipe.features, recipe.model.steps, Path(base)) as data:
+        claim(folder, {"recipe": plain(recipe), "data": dict(data.identity)})
+        if not target.exists():
+            _make(recipe, data, folder)
+    saved = ModelBundle.load(target)
+    card = folder / "MODEL_CARD.md"
+    if not card.exists():
+        write_whole(card, model_card(saved).encode())
     return saved
 
 
-def tiles(recipe: Recipe, purpose: Literal["train", "validation"]) -> list[Tile]:
-    """Simulate the tiles of a purpose, in memory."""
-    sets: tuple[RegionSet, ...] = getattr(recipe.data, purpose)
-    return [tile for one in sets for tile in set_tiles(recipe, one)]
+def plain(recipe: Recipe) -> dict[str, Any]:
+    """Return all of a recipe that decides its result, as plain JSON types."""
+    content: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
+    for key in NOT_DECIDING:
+        del content["train"][key]
+    return content
 
 
-def set_tiles(recipe: Recipe, regions: RegionSet) -> Iterator[Tile]:
-    """Simulate the tiles of a set one region after the other."""
-    for region in regions.regions(recipe.train.features, recipe.model.steps):
-        yield from simulated_tiles(region, recipe.features)
-
-
-def calibrate(recipe: Recipe, predictor: Predictor) -> KnotCalibrator:
-    """Fit a calibrator to whole maps of the calibration regions."""
-    glacier = predictor.spec.glacier_index
-    pairs = (
-        glacier_pair(*predict_tile(predictor, tile, overlap=recipe.overlap), glacier)
-        for one in recipe.data.calibration
-        for tile in set_tiles(recipe, one)
+def _make(recipe: Recipe, data: Tiles, folder: Path) -> None:
+    """Train, calibrate and judge; the bundle comes last."""
+    network = replace(recipe.architecture, window=recipe.train_window or recipe.model.window)
+    trained = fit(
+        network, tiles(recipe, data, "train"), tiles(recipe, data, "validation"), recipe.train, folder / "training"
     )
-    count = sum(len(one.seeds) * len(one.years) for one in recipe.data.calibration)
-    return fit_calibrator(
-        pairs, bins=1000, name=f"{recipe.model.name}-isotonic", fitted_on=f"{count} simulated maps, single years"
-    )
+    draft = folder / f".{recipe.model.name}.uncalibrated"
+    if not draft.exists():
+        _bundle(recipe, data).save(draft, trained.weights())
+    predictor = load_model(draft)
+    calibrator = calibrate(recipe, predictor, data)
+    with progress("judging", data.counts["test"]) as advance:
+        found = evaluate(
+            predictor,
+            data.read("test"),
+            overlap=recipe.overlap,
+            block_px=block_pixels(recipe.block, data.resolution),
+            calibrator=calibrator,
+            skip_unknown=True,
+            on_tile=lambda name, scores: advance(
+                1, name if scores is None else f"IoU of {name}: {scores.iou or 0:.3f}"
+            ),
+        )
+    write_whole(folder / "evaluation.json", json.dumps(found.to_json()).encode())
+    errors = region_errors(recipe, predictor, calibrator, data) or split_errors(found, recipe.block, data.unit_of)
+    made = _bundle(recipe, data, calibrator, errors, _provenance(recipe, found, trained, data))
+    made.save(folder / recipe.model.name, trained.weights())
+    shutil.rmtree(draft, ignore_errors=True)
 
 
-def varied_landscape(seed: int) -> Landscape:
-    """Return a landscape drawn by seed."""
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
-    return Landscape(
-        ice_cover=float(rng.uniform(0.15, 0.65)),
-        debris_cover=float(rng.uniform(0.1, 0.4)),
-        snow_patch_cover=float(rng.uniform(0.03, 0.14)),
-        relief=float(rng.uniform(600, 1400)),
-    )
+def tiles(recipe: Recipe, data: Tiles, purpose: Literal["train", "validation"]) -> list[Tile]:
+    """Return the tiles of a purpose; simulated ones are made, in memory."""
+    found = []
+    with progress(f"opening tiles ({purpose})", data.counts[purpose]) as advance:
+        for tile in data.read(purpose):
+            tile.check(recipe.features, recipe.model.steps, recipe.architecture.classes)
+            found.append(tile)
+            advance(1)
+    return found
 
 
-def split_errors(found: Evaluation, block: str) -> dict[str, Any]:
+def calibrate(recipe: Recipe, predictor: Predictor, data: Tiles) -> Calibrator:
+    """Fit a calibrator to whole maps of the calibration tiles."""
+    glacier, count = predictor.spec.glacier_index, data.counts["calibration"]
+
+    def pairs(advance: Advance) -> Iterator[tuple[Any, Any]]:
+        for tile in data.read("calibration"):
+            yield glacier_pair(*predict_tile(predictor, tile, overlap=recipe.overlap), glacier)
+            advance(1)
+
+    kind = "tiles" if data.real else "simulated maps"
+    with progress("calibrating", count) as advance:
+        return fit_calibrator(
+            pairs(advance),
+            bins=1000,
+            name=f"{recipe.model.name}-isotonic",
+            fitted_on=f"{count} {kind}, {SINGLE_YEARS}",
+            map_kind=SINGLE_YEARS,
+        )
+
+
+def region_errors(recipe: Recipe, predictor: Predictor, calibrator: Calibrator, data: Tiles) -> dict[str, Any] | None:
+    """Map the regions kept for it in all their years, and describe the errors of the calibrated maps.
+
+    Returns
+    -------
+    dict or None
+        See `icemap_xr.errormodel.held_out_errors`; None where the recipe has no such regions.
+    """
+    if not data.error_regions:
+        return None
+
+    def pairs(advance: Advance) -> Iterator[tuple[xr.DataArray, xr.DataArray]]:
+        for region in data.error_regions:
+            mapped = predict(region.yearly(), predictor, overlap=recipe.overlap)[schema.PROBABILITY].compute()
+            truth = region.truth()["glacier_fraction"].compute()
+            yield mapped.copy(data=calibrator(mapped.values)), truth.assign_coords(mapped.coords)
+            advance(1)
+
+    with progress("mapping regions over years", len(data.error_regions)) as advance:
+        return held_out_errors(pairs(advance), block=recipe.block)
+
+
+def split_errors(
+    found: Evaluation, block: str, unit_of: Callable[[str], str] = lambda name: name
+) -> dict[str, Any] | None:
     """Split block errors into what a whole map has in common and the rest, as `bootstrap_area` takes them.
 
-    Each tile is one region in one year. Its mean error less the mean of all tiles is drawn once for a year
-    (`year_effect`); block errors less that are drawn for each block, and keep the mean of all: the model's bias.
+    A unit is what is mapped at once: one region in one year. Its mean error less the mean of all units is drawn once
+    for a year (`year_effect`); block errors less that are drawn for each block, and keep the mean of all: the model's
+    bias. With fewer than three units each tile counts as one: how far a whole year can be off has then not been seen,
+    and only the spread from tile to tile stands in for it.
+
+    Parameters
+    ----------
+    found
+        The evaluation.
+    block
+        Side of the blocks, as text.
+    unit_of
+        Unit of a tile, by its name.
+
+    Returns
+    -------
+    dict or None
+        None where no whole block was judged.
     """
-    means = {name: float(np.mean(errors)) for name, errors in found.block_errors.items() if errors}
+    tiles = {name: errors for name, errors in found.block_errors.items() if errors}
+    units = {name: unit_of(name) for name in tiles}
+    if len(set(units.values())) < 3:
+        units = {name: name for name in tiles}
+    groups: dict[str, list[float]] = {}
+    for name, errors in tiles.items():
+        groups.setdefault(units[name], []).extend(errors)
+    if not groups:
+        return None
+    means = {name: float(np.mean(errors)) for name, errors in groups.items()}
     centre = float(np.mean(list(means.values())))
-    rest = [error - means[name] + centre for name in means for error in found.block_errors[name]]
+    rest = [error - means[name] + centre for name, errors in groups.items() for error in errors]
     return {
-        "errors": [round(one, 6) for one in rest],
+        # a block can be off by its whole area, and by rounding no further
+        "errors": [round(min(1.0, max(-1.0, one)), 6) for one in rest],
         "year_effect": [round(one - centre, 6) for one in means.values()],
         "block": block,
     }
 
 
+def block_pixels(block: str, resolution: float) -> int:
+    """Return the side of a block in pixels.
+
+    Raises
+    ------
+    InputError
+        It is no whole number of pixels.
+    """
+    side = parse_metres(block) / resolution
+    if round(side) < 1 or abs(side - round(side)) > 1e-6:
+        raise InputError(f"block {block!r} is {side:g} pixels of {resolution:g} m: give a multiple of the pixel size")
+    return round(side)
+
+
 def _bundle(
     recipe: Recipe,
-    calibrator: KnotCalibrator | None = None,
-    found: Evaluation | None = None,
-    trained: FitResult | None = None,
+    data: Tiles,
+    calibrator: Calibrator | None = None,
+    errors: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
 ) -> ModelBundle:
-    errors: Any = None if found is None else split_errors(found, recipe.block)
     return ModelBundle(
         recipe.model.name,
         recipe.architecture,
-        (InputSpec(INPUT, recipe.features),),
+        (InputSpec(INPUT, data.features or recipe.features),),
         note=recipe.model.note,
         calibration=None if calibrator is None else calibrator.to_json(),
         block_errors=errors,
-        training={} if found is None or trained is None else _provenance(recipe, found, trained),
+        training=training or {},
     )
 
 
-def _provenance(recipe: Recipe, found: Evaluation, trained: FitResult) -> dict[str, Any]:
-    """Return what a bundle says about its training and its figures on regions it has not seen."""
-    spread = [error for errors in found.block_errors.values() for error in errors]
+def _provenance(recipe: Recipe, found: Evaluation, trained: FitResult, data: Tiles) -> dict[str, Any]:
+    """Return what a bundle says about its training and its figures on ground it has not seen."""
     return {
-        "data": "simulated regions (icemap_xr.simulate), no real scene",
+        "data": data.origin,
+        "real": data.real,
+        "tiles": dict(data.counts),
         "recipe": asdict(recipe),
         "software": {name: version(name) for name in ("icemap-xr", "tensorflow", "keras", "numpy")},
         "finished": time.strftime("%Y-%m-%d", time.gmtime()),
         "seconds": round(trained.seconds),
         "best_epoch": trained.best.epoch,
         "validation_iou": round(trained.best.val_iou, 4),
-        "test": {
-            "overall": found.overall.to_json(),
-            "iou": {name: scores.iou for name, scores in found.tiles.items()},
-            "ece": found.reliability.ece,
-            "ece_calibrated": None if found.calibrated is None else found.calibrated.ece,
-            "block_error_mean": float(np.mean(spread)),
-            "block_error_std": float(np.std(spread)),
-            "blocks": len(spread),
-        },
+        "test": figures(found),
+    }
+
+
+def figures(found: Evaluation) -> dict[str, Any]:
+    """Return the figures of an evaluation that a bundle keeps."""
+    spread = [error for errors in found.block_errors.values() for error in errors]
+    return {
+        "overall": found.overall.to_json(),
+        "iou": {name: scores.iou for name, scores in found.tiles.items()},
+        "ece": found.reliability.ece,
+        "ece_calibrated": None if found.calibrated is None else found.calibrated.ece,
+        "block_error_mean": float(np.mean(spread)) if spread else None,
+        "block_error_std": float(np.std(spread)) if spread else None,
+        "blocks": len(spread),
     }

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -16,6 +17,10 @@ from icemap_xr.training.augment import AugmentOptions, augment, jitter_index
 from icemap_xr.training.tiles import Tile, observed_or_zero
 
 T = TypeVar("T")
+
+#: validation windows are the same in every epoch: so many bytes of them stay in memory
+CACHE_BYTES = 2 * 2**30
+
 Float32Array: TypeAlias = NDArray[np.float32]
 Batch: TypeAlias = tuple[Float32Array, Float32Array]
 """Windows `(batch, step, y, x, feature)` and their labels `(batch, y, x, class)`."""
@@ -119,6 +124,43 @@ class ValidationWindows:
             read.append(_read(tile, self.features, *spans, tile.index))
         windows, labels = zip(*read, strict=True)
         return np.stack(windows), np.stack(labels)
+
+
+class ValidationBatches:
+    """Validation windows in batches, kept in memory as far as a limit reaches; the others are read in every pass.
+
+    Parameters
+    ----------
+    windows
+        The windows.
+    size
+        Windows per batch.
+    limit
+        Bytes that may be kept.
+    """
+
+    def __init__(self, windows: ValidationWindows, size: int, limit: int = CACHE_BYTES) -> None:
+        self.windows = windows
+        places = windows.places()
+        self.parts = [places[k : k + size] for k in range(0, len(places), size)]
+        self.kept: dict[int, Batch] = {}
+        first = windows.tiles[0]
+        depth = sum(len(first.index[name]) for name in windows.features) + first.classes
+        bytes_each = size * windows.window**2 * depth * np.dtype(np.float32).itemsize
+        self.capacity = limit // bytes_each
+
+    def read(self, number: int) -> Batch:
+        """Return a batch, from memory if it is kept."""
+        found = self.kept.get(number)
+        if found is None:
+            found = self.windows.batch(self.parts[number])
+            if number < self.capacity:
+                self.kept[number] = found
+        return found
+
+    def tasks(self) -> list[Callable[[], Batch]]:
+        """Return what reads the batches of one pass, in order."""
+        return [partial(self.read, number) for number in range(len(self.parts))]
 
 
 def _read(

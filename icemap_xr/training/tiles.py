@@ -16,6 +16,10 @@ from icemap_xr.types import FeatureSpec
 
 #: the published program sets scaled values above this to 0
 SCALED_LIMIT = np.float32(100.0)
+#: pixel size of the published tiles, m
+RESOLUTION = 10.0
+#: side of the blocks in which a tile is searched for a known pixel
+_SEARCHED = 256
 
 
 class Layers(Protocol):
@@ -49,6 +53,8 @@ class Tile:
         Share of each class in each pixel `(y, x, class)`, one-hot or soft; all 0 where unknown.
     inside
         Rows and columns that count; what lies outside is padding.
+    resolution
+        Pixel size, m.
 
     Raises
     ------
@@ -62,6 +68,7 @@ class Tile:
     index: Mapping[str, NDArray[np.intp]]
     labels: Layers
     inside: tuple[slice, slice]
+    resolution: float = RESOLUTION
 
     def __post_init__(self) -> None:
         if len(self.labels.shape) != 3:
@@ -77,6 +84,8 @@ class Tile:
                 raise InputError(
                     f"tile {self.name!r}: the index of {name} must hold positions from -1 to {layers.shape[0] - 1}"
                 )
+        if not 0 < self.resolution < np.inf:
+            raise InputError(f"tile {self.name!r}: the pixel size is {self.resolution!r} m: give one above 0")
         for part, size in zip(self.inside, self.shape, strict=True):
             if not 0 <= part.start < part.stop <= size:
                 raise InputError(f"tile {self.name!r}: {part} is no part of {size} pixels: check padding and size")
@@ -108,6 +117,33 @@ class Tile:
                 raise InputError(f"tile {self.name!r} has {len(self.index[name])} steps of {name}, needed are {steps}")
         if self.classes != classes:
             raise InputError(f"tile {self.name!r} has labels of {self.classes} classes, needed are {classes}")
+
+    def check_known(self, features: Sequence[str]) -> None:
+        """Raise `InputError` if no pixel is both labelled and observed in all features.
+
+        The tile is read block by block until a pixel is found, mostly one scene of one block.
+        """
+        rows, columns = self.inside
+        blocks = [
+            (slice(row, min(row + _SEARCHED, rows.stop)), slice(column, min(column + _SEARCHED, columns.stop)))
+            for row in range(rows.start, rows.stop, _SEARCHED)
+            for column in range(columns.start, columns.stop, _SEARCHED)
+        ]
+        # the middle first: what is not observed mostly lies at the edges
+        middle = len(blocks) // 2
+        if not any(self._known_in(features, *block) for block in (*blocks[middle:], *blocks[:middle])):
+            raise InputError(f"tile {self.name!r} has no pixel that is both labelled and observed: leave it out")
+
+    def _known_in(self, features: Sequence[str], rows: slice, columns: slice) -> bool:
+        known = self.shares(rows, columns).sum(axis=-1) > 0
+        for name in features:
+            missing = known.copy()
+            for step in sorted({int(k) for k in self.index[name] if k >= 0}):
+                if not missing.any():
+                    break
+                missing &= ~np.isfinite(np.asarray(self.series[name][step, rows, columns]))
+            known &= ~missing
+        return bool(known.any())
 
     def scenes(
         self, features: Sequence[str], rows: slice, columns: slice, index: Mapping[str, NDArray[np.intp]] | None = None
@@ -177,7 +213,8 @@ def simulated_tiles(
         series = {f.name: f.scale(region.year_series(f.name, year)).astype(dtype) for f in features}
         index = {name: np.arange(len(values), dtype=np.intp) for name, values in series.items()}
         labels = np.stack([1 - cover[row], cover[row]], axis=-1).astype(np.float32)
-        tiles.append(Tile(f"sim-{region.seed}_{year}", tuple(features), series, index, labels, whole))
+        name = f"sim-{region.seed}_{year}"
+        tiles.append(Tile(name, tuple(features), series, index, labels, whole, region.grid.resolution))
     return tiles
 
 

@@ -44,6 +44,9 @@ class Trainer:
     def __init__(self, architecture: Architecture, options: TrainOptions) -> None:
         self.options = options
         _check_precision(options)
+        if tf.config.list_physical_devices("GPU"):
+            # else sums on a GPU come out in any order
+            tf.config.experimental.enable_op_determinism()
         keras.utils.set_random_seed(_number(options.seed, _WEIGHTS_KEY))
         self.model = icemapper.build(architecture, options.dropout, precision=options.precision)
         self.optimizer = keras.optimizers.Adam(options.learning_rate)
@@ -92,11 +95,13 @@ class Trainer:
             variable.assign(value)
 
     def tensorboard(self, folder: Path, row: EpochRow) -> None:
-        """Add an epoch to the log for TensorBoard."""
+        """Add an epoch to the log for TensorBoard, which need not be installed (`tf.summary.scalar` needs it)."""
+        metadata = tf.compat.v1.SummaryMetadata(data_class="DATA_CLASS_SCALAR")
+        metadata.plugin_data.plugin_name = "scalars"
         writer = tf.summary.create_file_writer(str(folder))
         with writer.as_default():
             for name in ("loss", "iou", "val_loss", "val_iou", "learning_rate"):
-                tf.summary.scalar(name, getattr(row, name), step=row.epoch)
+                tf.summary.write(name, np.float32(getattr(row, name)), step=row.epoch, metadata=metadata)
         writer.close()
 
     def _train(self, training: bool, batch: Any, labels: Any) -> Any:

@@ -20,6 +20,7 @@ STAGES = {
     "calibrate",
     "catalog",
     "cube",
+    "divides",
     "geotiffs",
     "outlines",
     "plot",
@@ -28,7 +29,7 @@ STAGES = {
     "trend",
 }
 BOTTOM = {"errors", "types", "schema", "urls"}
-TOP = {"apply", "cli", "demo", "run"}
+TOP = {"apply", "cli", "demo", "run", "run_maps", "run_plan", "region_plan", "tilerun"}
 
 
 def modules() -> dict[str, Path]:
@@ -104,7 +105,7 @@ def test_predict_knows_models_only_through_the_protocol() -> None:
 
 def test_nothing_below_imports_the_top() -> None:
     for name, path in modules().items():
-        if name not in TOP:
+        if name.split(".")[0] not in TOP:
             assert not own_imports(path) & TOP, name
 
 
@@ -149,11 +150,14 @@ def test_accessor_has_the_documented_methods_and_little_code() -> None:
         "area",
         "bootstrap_area",
         "calibrate",
+        "divide",
         "filter_years",
+        "glacier_area",
         "outlines",
         "plot",
         "predict",
         "to_zarr",
+        "variogram",
         "yearly",
     }
     statements = sum(isinstance(node, ast.stmt) for node in ast.walk(ast.parse((PACKAGE / "accessor.py").read_text())))

@@ -45,7 +45,8 @@ def test_tensorflow_is_the_dependency_not_its_cpu_variant() -> None:
     names = {requirement_name(one) for one in PROJECT["dependencies"]}
     assert "tensorflow" in names
     assert "tensorflow-cpu" not in names
-    assert set(PROJECT["optional-dependencies"]) == {"gpu", "notebooks", "dev"}
+    clusters = {"gateway", "kubernetes", "slurm", "monitoring"}
+    assert set(PROJECT["optional-dependencies"]) == {"gpu", "map", "notebooks", "dev"} | clusters
 
 
 def test_catalogs_resolve_in_this_install() -> None:

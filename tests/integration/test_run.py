@@ -23,6 +23,7 @@ import icemap_xr as ix
 from icemap_xr.loopback import serve_catalog, serve_files
 from icemap_xr.stac_items import items_from_files
 from icemap_xr.store import partial_path
+from icemap_xr.testing.rasters import write_raster
 
 ROOT = Path(__file__).resolve().parents[2]
 ICEMAP = Path(sys.executable).parent / "icemap"
@@ -53,7 +54,12 @@ def test_the_whole_chain_runs_on_the_real_series_over_http(
     golden: Path, opera: Path, opera_api: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    done = icemap("run", opera_config(golden, opera_api, tmp_path), "--output", out)
+    grid = ix.RegionGrid.from_bbox((236_000, 3_868_500, 240_000, 3_872_500), "EPSG:32611", 50, bbox_crs="EPSG:32611")
+    write_raster(tmp_path / "dem.tif", 1000 + np.add.outer(np.arange(80.0), np.arange(80.0)), grid=grid)
+    errors = {"errors_m": [-10.0, 10.0], "segment_m": 500.0, "method": "hard", "threshold": 0.5}
+    (tmp_path / "edges.json").write_text(json.dumps(errors))
+    more = {"outlines": {"edge_errors": "edges.json"}, "glaciers": {"dem": "dem.tif", "pixel_size": 30}}
+    done = icemap("run", opera_config(golden, opera_api, tmp_path, **more), "--output", out)
     assert done.returncode == 0, done.stderr
     assert "weights: maxpool_grd_filters8: weights read from maxpool_grd_filters8.h5" in done.stdout
     assert "not verified as a published file" in done.stdout
@@ -74,9 +80,25 @@ def test_the_whole_chain_runs_on_the_real_series_over_http(
         assert row["area_km2"] == pytest.approx(hard)
         of_year = outlines[outlines["year"] == row["year"]]
         assert of_year["area_km2"].sum() == pytest.approx(hard)
+    assert (outlines["mapping_low_km2"] <= outlines["area_km2"]).all()
+    assert (outlines["area_km2"] <= outlines["mapping_high_km2"]).all()
+    for year in (2021, 2022, 2023, 2025):
+        used = np.unique(cube["rtc_index"].sel(year=year))
+        names = " ".join(cube["rtc_item"].values[used[used >= 0]])
+        assert set(outlines["source_scenes"][outlines["year"] == year]) == {names}
+        assert archive["lineage"].attrs["scenes_by_year"][str(year)] == names.split()
+    item = pystac.Item.from_file(out / "opera-rtc.json")
+    assert item.assets["model"].href.startswith("ni:///sha-256;")
+    assert item.properties["mlm:name"] == "maxpool_grd_filters8"
+    glaciers = gpd.read_parquet(out / "opera-rtc.glaciers.parquet")
+    assert glaciers["area_km2"].sum() == pytest.approx(outlines["area_km2"].sum())
+    assert glaciers["zmed_m"].between(1000, 1160).all()
+    assert set(glaciers["dem_source"]) == {"dem"}
+    blocks = archive["blocks"].to_dataset()["ice_km2"].sum(("block_y", "block_x"))
+    np.testing.assert_allclose(blocks, [row["area_km2"] for row in summary["years"]])
     assert (out / "overview.png").read_bytes().startswith(b"\x89PNG")
     assert not list(out.glob("*.partial"))
-    again = icemap("run", opera_config(golden, opera_api, tmp_path), "--output", out)
+    again = icemap("run", opera_config(golden, opera_api, tmp_path, **more), "--output", out)
     assert again.returncode == 0, again.stderr
     assert json.loads((out / "summary.json").read_text()) == summary
 
@@ -139,9 +161,16 @@ def test_missing_raster_is_a_one_line_error_and_the_run_resumes(golden: Path, op
         assert lost.name in last
         assert "Traceback" not in failed.stderr
         assert not (out / "cube.zarr").exists()
+        holes = tmp_path / "holes"
+        holes.mkdir()
+        accepted = opera_config(golden, address, holes, years=[2021], cube={"on_error": "hole"})
+        full = icemap("run", accepted, "--output", holes / "out")
         lost.write_bytes(content)
         done = icemap("run", config, "--output", out)
         assert done.returncode == 0, done.stderr
+    assert full.returncode == 3, full.stderr
+    assert "blocks could not be read" in full.stdout
+    assert json.loads((holes / "out" / "summary.json").read_text())["holes"] > 0
 
 
 def test_credentials_in_addresses_are_used_and_recorded_nowhere(golden: Path, opera: Path, tmp_path: Path) -> None:

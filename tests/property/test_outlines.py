@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
 import xarray as xr
 from affine import Affine
+from geopandas.testing import assert_geodataframe_equal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -65,7 +65,7 @@ def test_any_chunking_gives_the_polygons_of_the_whole_raster(connectivity, data,
         assert one["area_km2"].sum() == pytest.approx((layer > 0.5).sum() * 1e-4, rel=1e-12)
     assert got.geometry.is_valid.all()
     np.testing.assert_allclose(got["area_km2"], got.geometry.area / 1e6, rtol=1e-6)
-    gpd.testing.assert_geodataframe_equal(got, outlines(dataset(values), connectivity=connectivity))
+    assert_geodataframe_equal(got, outlines(dataset(values), connectivity=connectivity))
 
 
 @pytest.mark.parametrize("side", [1, 2, 7])
@@ -82,3 +82,26 @@ def test_a_large_smooth_map_has_the_polygons_of_the_whole_raster():
     values = np.clip(values - 0.1, 0, 1)
     got = outlines(dataset(values).chunk({"year": 1, "y": 128, "x": 77}))
     assert exact(got.geometry) == whole(values[0], 4)
+
+
+@pytest.mark.parametrize("connectivity", [4, 8])
+@given(data=st.data(), values=maps(), most=st.integers(0, 30))
+@settings(max_examples=60, deadline=None)
+def test_filling_holes_is_what_it_does_to_the_polygons_of_the_whole_raster(connectivity, data, values, most):
+    sizes = {dim: data.draw(chunks(size)) for dim, size in zip(("year", "y", "x"), values.shape, strict=True)}
+    got = outlines(dataset(values).chunk(sizes), connectivity=connectivity, max_hole_km2=most * 1e-4)
+    for year, layer in enumerate(values, 2018):
+        one = got[got["year"] == year]
+        mask = layer > 0.5
+        parts = [shapely.make_valid(shape(part)) for part, _ in shapes(mask.astype("u1"), mask, 4, TRANSFORM)]
+        kept = [
+            shapely.Polygon(
+                part.exterior, [hole for hole in part.interiors if shapely.Polygon(hole).area > most * 100 + 1]
+            )
+            for part in parts
+        ]
+        assert shapely.union_all(one.geometry.values).symmetric_difference(shapely.union_all(kept)).area < 1e-3
+        assert one["area_km2"].sum() * 1e6 == pytest.approx(shapely.union_all(kept).area, abs=1e-3)
+    assert got.geometry.is_valid.all()
+    assert got["mean_probability"].between(0.75, 0.75).all()
+    assert_geodataframe_equal(got, outlines(dataset(values), connectivity=connectivity, max_hole_km2=most * 1e-4))

@@ -59,6 +59,8 @@ options = st.fixed_dictionaries(
     {
         "overlap": st.sampled_from([0.0, 0.25, 0.5, 0.6]),
         "blend": st.sampled_from(["gaussian", "crop"]),
+        "edges": st.sampled_from(["published", "valid"]),
+        "tta": st.sampled_from([None, None, None, "dihedral"]),
         "batch_size": st.sampled_from([None, 1, 2, 5]),
     }
 )
@@ -79,14 +81,34 @@ def test_any_chunking_of_any_shape_gives_the_same_bits(
     ds["grd"] = ds.grd.where(np.random.default_rng(1).random(ds.grd.shape) > 0.1)
     chosen = data.draw(options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blockjob, "_BLOCK_TARGET", 10**6)
-        whole = ds.icemap.predict(model, overlap=chosen["overlap"], blend=chosen["blend"])
-        patch.setattr(blockjob, "_BLOCK_TARGET", data.draw(st.sampled_from([8, 16])))
+        patch.setattr(blockjob, "BLOCK_TARGET", 10**6)
+        whole = ds.icemap.predict(model, **(chosen | {"batch_size": 3}))
+        patch.setattr(blockjob, "BLOCK_TARGET", data.draw(st.sampled_from([8, 16])))
         same(ds.icemap.predict(model, **chosen), whole)
         chunks = {"y": data.draw(cuts(shape[0])), "x": data.draw(cuts(shape[1])), "step": data.draw(cuts(STEPS))}
         lazy = ds.chunk(chunks).icemap.predict(model, **chosen)
         assert lazy.probability.chunks is not None
         same(lazy.compute(scheduler="synchronous"), whole)
+
+
+@settings(many, max_examples=60)
+@given(data=st.data(), shape=st.tuples(st.integers(1, 20), st.integers(1, 20)), window=st.sampled_from([4, 8, 13]))
+def test_passes_with_dropout_do_not_depend_on_chunks_blocks_or_batches(
+    data: st.DataObject, shape: tuple[int, int], window: int
+) -> None:
+    model, ds = FakePredictor(window, STEPS), yearly_dataset(shape, years=(2020, 2021))
+    chosen = data.draw(options) | {"mc_dropout": data.draw(st.sampled_from([2, 9])), "seed": 3, "mc_rate": 0.3}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blockjob, "BLOCK_TARGET", 10**6)
+        whole = ds.icemap.predict(model, **(chosen | {"batch_size": 3}))
+        # two passes may by chance drop the same
+        assert (whole.probability_std >= 0).all()
+        assert chosen["mc_dropout"] == 2 or (whole.probability_std > 0).all()
+        patch.setattr(blockjob, "BLOCK_TARGET", data.draw(st.sampled_from([8, 16])))
+        chunks = {"y": data.draw(cuts(shape[0])), "x": data.draw(cuts(shape[1]))}
+        other = ds.chunk(chunks).icemap.predict(model, **chosen).compute(scheduler="threads")
+    same(other, whole)
+    np.testing.assert_array_equal(other.probability_std, whole.probability_std)
 
 
 @settings(many, max_examples=6)
@@ -100,7 +122,7 @@ def test_a_store_read_in_any_chunks_changed_or_not_gives_the_same_bits(
     chunks = data.draw(st.one_of(st.just("auto"), st.tuples(st.just(1), cuts(SHAPE[0]), cuts(SHAPE[1]))))
     cube = open_cube(store, chunks)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blockjob, "_BLOCK_TARGET", data.draw(st.sampled_from([12, 1536])))
+        patch.setattr(blockjob, "BLOCK_TARGET", data.draw(st.sampled_from([12, 1536])))
         forms: list[Any] = [cube, cube.icemap.yearly(), cube.assign(rtc=cube.rtc + np.float32(0))]
         for form in forms:
             same(form.icemap.predict(model, **chosen).compute(scheduler="synchronous"), whole)
@@ -119,7 +141,7 @@ def test_a_mask_gives_the_full_map_inside_and_nan_outside(
     chosen = data.draw(options)
     form = data.draw(st.sampled_from([cube, cube.icemap.yearly(), cube.icemap.yearly().load()]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blockjob, "_BLOCK_TARGET", data.draw(st.sampled_from([12, 1536])))
+        patch.setattr(blockjob, "BLOCK_TARGET", data.draw(st.sampled_from([12, 1536])))
         full = cube.icemap.predict(model, **chosen).probability.values
         masked = form.icemap.predict(model, mask=mask, **chosen).probability.values
     np.testing.assert_array_equal(masked, np.where(inside, full, np.nan))

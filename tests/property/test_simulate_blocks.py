@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icemap_xr import simulate
+from icemap_xr.simulate import simulated
 from icemap_xr.simulate.noise import gaussian_kernel, smooth, value_noise, white
 from icemap_xr.simulate.truth import fraction, outline
 
 REGION = simulate.region(size_km=(1.3, 1.1), years=(2020, 2021), steps=2, seed=5, features=("grd", "rtc", "insar"))
+TRUTH = REGION.truth().compute()
 WHOLE = {name: [REGION.scene(name, k) for k in range(4)] for name in REGION.features}
 
 
@@ -23,6 +28,16 @@ def spans(size: int) -> st.SearchStrategy[slice]:
 @given(st.sampled_from(REGION.features), st.integers(0, 3), spans(130), spans(110))
 def test_block_equals_whole(feature: str, k: int, rows: slice, columns: slice) -> None:
     np.testing.assert_array_equal(REGION.scene(feature, k, rows, columns), WHOLE[feature][k][rows, columns])
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(20, 140), st.integers(20, 140))
+def test_lazy_arrays_do_not_depend_on_the_blocks(rows: int, columns: int) -> None:
+    with mock.patch.object(simulated, "BLOCK", (rows, columns)):
+        truth, view = REGION.truth(), REGION.yearly()
+    xr.testing.assert_identical(truth.compute(), TRUTH)
+    for name in REGION.features:
+        np.testing.assert_array_equal(view[name].values.reshape(4, 130, 110), WHOLE[name])
 
 
 @settings(max_examples=50, deadline=None)

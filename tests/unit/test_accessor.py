@@ -10,7 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icemap_xr import accessor, archive, area, bootstrap, calibrate, outlines, plot, predict, store, temporal, yearindex
+from icemap_xr import (
+    accessor,
+    archive,
+    area,
+    bootstrap,
+    calibrate,
+    divides,
+    glacierareas,
+    outlines,
+    plot,
+    predict,
+    store,
+    temporal,
+    variogram,
+    yearindex,
+)
 from icemap_xr.testing.fakes import FakePredictor, yearly_dataset
 
 STAGES: dict[str, Callable[..., Any]] = {
@@ -20,7 +35,10 @@ STAGES: dict[str, Callable[..., Any]] = {
     "calibrate": calibrate.calibrate,
     "area": area.area,
     "bootstrap_area": bootstrap.bootstrap_area,
+    "glacier_area": glacierareas.glacier_area,
+    "variogram": variogram.variogram,
     "outlines": outlines.outlines,
+    "divide": divides.divide,
     "archive": archive.archive,
     "plot": plot.plot,
 }
@@ -33,7 +51,7 @@ def parameters(function: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_parameters_and_defaults_are_the_stages(name: str) -> None:
-    left_out = {"calibrate": {"name"}, "plot": {"background", "ax"}}.get(name, set())
+    left_out = {"calibrate": {"name"}}.get(name, set())
     wanted = [one for one in parameters(STAGES[name]) if one[0] not in left_out]
     assert parameters(getattr(accessor.IcemapAccessor, name)) == wanted
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
@@ -15,15 +19,18 @@ import zarr
 from affine import Affine
 from geopandas.testing import assert_geodataframe_equal
 from odc.geo.geobox import GeoBox
+from pyproj import CRS
 
 from icemap_xr import archive as module
 from icemap_xr import store
 from icemap_xr.archive import NODES, archive, open_archive, read_outlines
 from icemap_xr.errors import IncompleteStoreError, InputError, OutputExistsError
+from icemap_xr.export import export
 from icemap_xr.grid import RegionGrid
 from icemap_xr.lineage import scrub
 from icemap_xr.outlines import outlines
 from icemap_xr.sidecars import RGI7_COLUMNS, stac_item, utm_zone
+from icemap_xr.verify import verify
 
 LINEAGE = {
     "stac_items": ["S1A_2019", "S1A_2020"],
@@ -134,6 +141,22 @@ def test_gdal_opens_the_maps(made):
         assert file.crs.to_epsg() == 32633
         assert file.transform == ds.odc.geobox.transform
         np.testing.assert_array_equal(file.read(), ds["probability"])
+
+
+def test_a_newer_gdal_opens_maps_in_their_place(made):
+    ds, _, path = made
+    reader = Path(__file__).with_name("gdal_reader.py")
+    for name in ("probability", "glacier_class"):
+        command = [sys.executable, str(reader), f'ZARR:"{path}":/maps/{name}']
+        got = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        if "missing" in got:
+            pytest.skip(got["missing"])
+        assert "error" not in got, got
+        assert got["transform"] == [500_000, 10, 0, 8_700_000, 0, -10]
+        assert CRS.from_wkt(got["crs"]).to_epsg() == 32633
+        values = ds["probability"].values
+        expected = values if name == "probability" else np.where(np.isnan(values), 255, values > 0.5)
+        assert got["sha256"] == hashlib.sha256(np.ascontiguousarray(expected, np.float32).tobytes()).hexdigest()
 
 
 def test_no_credentials_are_kept(made):
@@ -296,3 +319,59 @@ def test_damaged_newer_and_other_stores_are_refused(made, tmp_path):
         open_archive(changed)
     with pytest.raises(InputError, match="does not exist"):
         open_archive(tmp_path / "none.zarr")
+
+
+def test_a_chunk_that_is_cut_gives_an_error_and_no_numbers(made, tmp_path):
+    _, _, path = made
+    copy = tmp_path / "cut.zarr"
+    shutil.copytree(path, copy)
+    chunk = copy / "maps" / "probability" / "c" / "1" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-20])
+    with pytest.raises(Exception, match=r"ended before|CRC|invalid"):
+        open_archive(copy)["maps/probability"].values.sum()
+    with pytest.raises(IncompleteStoreError, match="icemap verify"):
+        export(copy, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert verify(copy) == ["maps/probability: chunk c/1/0/0 is damaged"]
+    table = copy / "outlines" / "x" / "c" / "0"
+    table.write_bytes(table.read_bytes()[:-20])
+    with pytest.raises(IncompleteStoreError, match="outlines of the archive cannot be read"):
+        read_outlines(open_archive(copy))
+    table.write_bytes(b"")
+    with pytest.raises(IncompleteStoreError, match="lacks 1 chunks, such as outlines/x/c/0"):
+        open_archive(copy)
+    (copy / "zarr.json").write_text((copy / "zarr.json").read_text()[:500])
+    with pytest.raises(IncompleteStoreError, match=r"zarr\.json"):
+        open_archive(copy)
+
+
+@pytest.mark.parametrize("version", ["2", None, [1]])
+def test_a_layout_that_is_no_number_is_refused(made, tmp_path, version):
+    _, _, path = made
+    copy = tmp_path / "a.zarr"
+    shutil.copytree(path, copy)
+    manifest = json.loads((path / store.MANIFEST).read_text())
+    manifest["plan"]["version"] = version
+    (copy / store.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(IncompleteStoreError, match="layout"):
+        open_archive(copy)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, np.nan])
+def test_maps_without_any_edge_are_archived_and_exported(tmp_path, value):
+    ds = dataset()
+    ds["probability"] = ds["probability"] * 0 + value
+    ds["probability"] = ds["probability"].fillna(value)
+    shapes = outlines(ds)
+    assert len(shapes) == (2 if value == 1 else 0)
+    path = archive(ds.chunk(year=1, y=1, x=1), tmp_path / "a.zarr", outlines=shapes)
+    assert_geodataframe_equal(read_outlines(open_archive(path)), shapes)
+    np.testing.assert_array_equal(open_archive(path)["maps/probability"], ds["probability"])
+    assert len(gpd.read_parquet(export(path, tmp_path / "out").parent / "region_outlines.parquet")) == len(shapes)
+
+
+def test_values_that_are_no_probabilities_are_not_archived(tmp_path):
+    ds = dataset()
+    with pytest.raises(InputError, match=r"archive got the value .*0\.\.1"):
+        archive(ds * 100, tmp_path / "a.zarr")
+    assert not (tmp_path / "a.zarr").exists()

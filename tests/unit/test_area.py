@@ -5,6 +5,7 @@ from typing import Any
 import dask.array as da
 import geopandas as gpd
 import numpy as np
+import pyproj
 import pytest
 import shapely
 import xarray as xr
@@ -167,3 +168,97 @@ def test_wrong_options_and_maps() -> None:
         area(maps(np.ones((1, *GRID.shape), np.uint8)))
     with pytest.raises(InputError, match=r"0\.\.1"):
         area(maps(values() * 100))
+
+
+def scale(x: Any, y: Any, crs: str = "EPSG:32633") -> Any:
+    """Map area over ground area, from how far two small steps lead on the ellipsoid."""
+    to_lonlat = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    lon, lat = to_lonlat.transform([x - 50, x + 50, x, x], [y, y, y - 50, y + 50])
+    geod = pyproj.Geod(ellps="WGS84")
+    _, _, wide = geod.inv(lon[0], lat[0], lon[1], lat[1])
+    _, _, high = geod.inv(lon[2], lat[2], lon[3], lat[3])
+    return 100 * 100 / (wide * high)
+
+
+@pytest.mark.parametrize("x", [500_000, 750_000, 400_000])
+def test_true_area_is_that_on_the_ellipsoid(x: int) -> None:
+    """Far from the central meridian, where the projection stretches areas most."""
+    extent = (x, 8_600_000, x + 20_000, 8_612_000)
+    grid = RegionGrid.from_bbox(extent, "EPSG:32633", 100, bbox_crs="EPSG:32633")
+    p = np.ones((1, *grid.shape), np.float32)
+    ds = xr.Dataset({"calibrated": (("year", "y", "x"), p)}, coords={**grid.coords(), "year": [2020]})
+    true, planar = area(ds, area_kind="true"), area(ds)
+    assert planar.area_km2.item() == pytest.approx(240)
+    assert true.attrs["area_kind"] == true.area_km2.attrs["area_kind"] == "true"
+    lonlat = gpd.GeoSeries([shapely.segmentize(shapely.box(*extent), 100)], crs="EPSG:32633").to_crs("EPSG:4326")
+    ground = abs(pyproj.Geod(ellps="WGS84").geometry_area_perimeter(lonlat[0])[0]) / 1e6
+    assert true.area_km2.item() == pytest.approx(ground, rel=1e-6)
+    assert true.unobserved_km2.item() == 0
+    assert ground / 240 == pytest.approx(1 / scale(x + 10_000, 8_606_000), rel=1e-4)
+
+
+@pytest.mark.parametrize("chunks", [(1, 8, 8), (2, 23, 1), ((1, 1), (22, 1), (3, 27))])
+def test_true_area_of_polygons_and_bands_does_not_depend_on_chunks(chunks: Any) -> None:
+    p, by, heights = values(), regions(CIRCLE, PARTLY_OFF), dem()
+    options: Any
+    for options in ({}, {"by": by}, {"by": "elevation", "dem": heights, "band_m": 20}):
+        eager = area(maps(p), area_kind="true", **options)
+        lazy = area(maps(from_array(p, chunks=chunks)), area_kind="true", **options)
+        assert lazy.area_km2.chunks is not None
+        xr.testing.assert_allclose(lazy.compute(), eager, rtol=1e-11)
+        np.testing.assert_allclose(eager.area_km2 / area(maps(p), **options).area_km2, 1 / 0.9992, rtol=1e-4)
+    # what lies off the map is there with its true area too
+    both = area(maps(p), by=by, area_kind="true")
+    np.testing.assert_allclose((both.observed_km2 + both.unobserved_km2)[0], by.area / 1e6 / 0.9992, rtol=1e-4)
+
+
+def test_a_crop_has_the_true_area_of_its_region() -> None:
+    p = values()
+    halves = [maps(p).isel(x=slice(0, 17)), maps(p).isel(x=slice(17, 30))]
+    parts = sum(area(half, area_kind="true").area_km2 for half in halves)
+    xr.testing.assert_allclose(parts, area(maps(p), area_kind="true").area_km2, rtol=1e-12)
+
+
+def dem() -> xr.DataArray:
+    """Elevation from -12 m at the bottom to 120 m at the top, unknown in one corner."""
+    rows, columns = GRID.shape
+    heights = np.linspace(120, -12, rows)[:, None] + np.zeros(columns)
+    heights[:3, :3] = np.nan
+    coords = {axis: GRID.coords()[axis] for axis in ("y", "x")}
+    return xr.DataArray(heights, dims=("y", "x"), coords=coords)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_elevation_bands(lazy: bool) -> None:
+    p, heights = values(), dem()
+    ds = maps(from_array(p, chunks=(1, 8, 9)) if lazy else p)
+    out = area(ds, by="elevation", dem=heights.chunk(7) if lazy else heights, band_m=50)
+    assert out.area_km2.dims == ("year", "elevation")
+    assert out.elevation.values[:-1].tolist() == [-50, 0, 50, 100]
+    assert np.isnan(out.elevation.values[-1])
+    for i, low in enumerate([-50, 0, 50, 100]):
+        inside = (heights.values >= low) & (heights.values < low + 50)
+        np.testing.assert_allclose(out.area_km2[:, i], np.nansum(np.where(inside, p.astype(float), 0), (1, 2)) * PIXEL)
+        np.testing.assert_allclose((out.observed_km2 + out.unobserved_km2)[:, i], inside.sum() * PIXEL, rtol=1e-12)
+    total = area(maps(p))
+    for name in ("area_km2", "observed_km2", "unobserved_km2"):
+        np.testing.assert_allclose(out[name].sum("elevation"), total[name], rtol=1e-9)
+    known = area(maps(p), by="elevation", dem=heights.fillna(0.0), band_m=1000, method="hard")
+    assert known.elevation.values.tolist() == [-1000, 0]
+
+
+def test_wrong_elevations() -> None:
+    ds = maps(values())
+    wrong: Any
+    for wrong, match in (
+        ({"by": "elevation"}, "needs dem="),
+        ({"by": "height", "dem": dem()}, "'height'"),
+        ({"by": "elevation", "dem": dem().values}, "DataArray"),
+        ({"by": "elevation", "dem": dem(), "band_m": 0}, "band_m 0"),
+        ({"by": "elevation", "dem": dem()[1:]}, "another grid"),
+        ({"by": "elevation", "dem": dem().assign_coords(x=dem().x + 10)}, "another grid"),
+        ({"by": "elevation", "dem": dem() * np.nan}, "unknown everywhere"),
+        ({"area_kind": "geodesic"}, "area_kind 'geodesic'"),
+    ):
+        with pytest.raises(InputError, match=match):
+            area(ds, **wrong)

@@ -6,13 +6,15 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from icemap_xr.blocktable import block_table
 from icemap_xr.bootstrap import bootstrap_area
 from icemap_xr.errors import GridError, InputError, UncalibratedWarning
 from icemap_xr.grid import RegionGrid
 from icemap_xr.kernels import draws as draws_kernel
-from icemap_xr.kernels.draws import corrected_areas, percentile_interval
+from icemap_xr.kernels.draws import ErrorModel, corrected_areas, percentile_interval
 
 #: Dask carries no types for it
 from_array: Any = da.from_array
@@ -169,7 +171,8 @@ def test_mapping_interval_holds_the_truth_as_often_as_it_says() -> None:
         errors, effects = rng.normal(0.02, 0.1, 200), rng.normal(0, 0.03, 40)
         truth = 40.0
         ice = np.full((60, 1), truth / 60) + rng.normal(0.02, 0.1, (60, 1)) * observed + rng.normal(0, 0.03) * observed
-        low, high = percentile_interval(corrected_areas(ice, observed, errors, effects, 300, replicate), 0.95)[0]
+        model = ErrorModel(errors, effects, np.zeros(1))
+        low, high = percentile_interval(corrected_areas(ice, observed, model, 300, replicate), 0.95)[0]
         held += low <= truth <= high
     assert 0.90 <= held / 200 <= 0.98
 
@@ -212,3 +215,53 @@ def test_maps_that_cannot_be_resampled() -> None:
         bootstrap_area(maps(values()), block=85)
     with pytest.raises(InputError, match="duplicate years"):
         bootstrap_area(maps(values()).assign_coords(year=[2016, 2016]), block=80)
+    for wrong in (-0.2, 1.2, np.inf):
+        p = values()
+        p[1, 3, 4] = wrong
+        with pytest.raises(InputError, match=r"0\.\.1"):
+            bootstrap_area(maps(p), block=80)
+
+
+@pytest.mark.parametrize("estimator", ["ratio", "sum"])
+def test_bca_interval_of_a_skewed_map(estimator: Any) -> None:
+    p = values(3)
+    p[1] = np.nan
+    plain, bca = (
+        bootstrap_area(maps(p), block=80, n=400, estimator=estimator, interval=one) for one in ("percentile", "bca")
+    )
+    xr.testing.assert_equal(plain.draws, bca.draws)
+    assert np.isnan(bca.interval[1]).all()
+    for year in (0, 2):
+        assert bca.interval[year, 0] < bca.area_km2[year] < bca.interval[year, 1]
+        assert not np.allclose(bca.interval[year], plain.interval[year])
+        assert abs(float(bca.interval[year].mean() - plain.interval[year].mean())) < float(
+            plain.interval[year, 1] - plain.interval[year, 0]
+        )
+    assert bca.attrs["interval_method"] == "bca"
+    for options in ({"interval": "normal"}, {"interval": "bca", "kind": "mapping", "block_errors": [0.1]}):
+        with pytest.raises(InputError, match="interval"):
+            bootstrap_area(maps(p), block=80, n=4, **options)  # type: ignore[arg-type]
+
+
+def test_true_areas_are_named_and_scaled() -> None:
+    ds = maps(values())
+    true, planar = (bootstrap_area(ds, block=80, n=20, area_kind=one) for one in ("true", "planar"))
+    np.testing.assert_allclose(true.draws / planar.draws, 1 / 0.9992, rtol=1e-5)
+    assert (true.attrs["area_kind"], planar.attrs["area_kind"]) == ("true", "planar")
+    with pytest.raises(InputError, match="area_kind"):
+        bootstrap_area(ds, block=80, n=20, area_kind="ground")  # type: ignore[arg-type]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 10), st.integers(1, 10), st.sampled_from(["ratio", "sum"]), st.integers(1, 99))
+def test_paired_draws_of_proportional_years_for_any_chunks(rows: int, columns: int, estimator: Any, seed: int) -> None:
+    p = values(1, (20, 30))
+    p[:, :2, :3] = np.nan
+    both = np.concatenate([p, p * np.float32(0.25)])
+    lazy = maps(from_array(both, chunks=(1, rows, columns)))
+    out = bootstrap_area(lazy, block=50, n=15, seed=seed, estimator=estimator)
+    xr.testing.assert_allclose(
+        out, bootstrap_area(maps(both), block=50, n=15, seed=seed, estimator=estimator), rtol=1e-9
+    )
+    np.testing.assert_allclose(out.draws[1], out.draws[0] / 4, rtol=1e-9)
+    assert out.draws.attrs["units"] == out.area_km2.attrs["units"] == "km2"

@@ -11,9 +11,17 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icemap_xr.calibrate import KnotCalibrator, calibrate, fit_calibrator, reliability
-from icemap_xr.errors import InputError
+from icemap_xr.calibrate import (
+    KernelRidgeCalibrator,
+    KnotCalibrator,
+    as_calibrator,
+    calibrate,
+    fit_calibrator,
+    reliability,
+)
+from icemap_xr.errors import CalibrationMismatchWarning, InputError
 from icemap_xr.grid import RegionGrid
+from icemap_xr.kernels.confidence import shannon_confidence
 from icemap_xr.types import Calibrator
 
 #: Dask carries no types for it
@@ -117,8 +125,8 @@ def test_reliability_equals_brute_force() -> None:
 
 def test_tiles_arrays_and_dask_give_the_same_curve() -> None:
     p, y = overconfident(3)
-    whole = fit_calibrator(p, y)
-    assert fit_calibrator(zip(p, y, strict=True)) == whole
+    whole = fit_calibrator(p, y, map_kind="single years")
+    assert fit_calibrator(zip(p, y, strict=True), map_kind="single years") == whole
     assert fit_calibrator(maps(p).probability, maps(y).probability) == whole
     lazy = maps(from_array(p, chunks=(1, 5, 7))).probability
     assert fit_calibrator(lazy, maps(y).probability) == whole
@@ -140,7 +148,7 @@ def test_reference_may_be_a_fraction_and_have_gaps() -> None:
         ([0.2, 0.8], [0, 2], {}, "reference"),
         ([0.2, 80], [0, 1], {}, "probability"),
         ([0.2, 0.8], [0, 1, 1], {}, "shape"),
-        ([0.2, 0.8], [0, 1], {"method": "spline"}, "isotonic"),
+        ([0.2, 0.8], [0, 1], {"method": "spline"}, "isotonic, beta, temperature, kernel-ridge"),
         ([0.2, 0.8], [0, 1], {"bins": 1}, "bins"),
         ([], None, {}, "no pixel"),
         ([0.2, 0.8], None, {}, "pair"),
@@ -194,3 +202,123 @@ def test_calibrators_that_cannot_be_used(tmp_path: Path) -> None:
             calibrate(ds, wrong)
     with pytest.raises(InputError, match=r"0\.\.1"):
         calibrate(maps(from_array(np.full((1, 12, 16), 255.0), chunks=8)), CURVE).calibrated.compute()
+
+
+def published(p: Any, y: Any, bins: int = 100) -> tuple[Any, Any]:
+    """Return scikit-learn's own regression, and the published calibration of each pixel by it."""
+    from sklearn.kernel_ridge import KernelRidge
+
+    confidence, right = shannon_confidence(p.astype(float)), (p >= 0.5) == (y >= 0.5)
+    at = np.minimum((confidence * bins).astype(int), bins - 1)
+    used = [i for i in range(bins) if (at == i).any()]
+    count = np.array([(at == i).sum() for i in used])
+    x = np.array([0, *(confidence[at == i].mean() for i in used), 1])
+    accuracy = np.array([0, *(right[at == i].mean() for i in used), 1])
+    weights = np.concatenate([[1], (count / count.max()) ** 0.1, [1]])
+    model = KernelRidge(kernel="laplacian", alpha=1e-2 * (1 - weights)).fit(x[:, None], accuracy)
+
+    def per_pixel(q: Any) -> Any:
+        c = np.clip(model.predict(shannon_confidence(q.astype(float)).reshape(-1, 1)), 0, 1).reshape(q.shape)
+        return np.where(q <= 1e-8, 0, np.where(q >= 0.5, c, 1 - c))
+
+    return model, per_pixel
+
+
+@pytest.mark.parametrize("bins", [10, 100])
+def test_kernel_ridge_equals_scikit_learn_pixel_by_pixel(bins: int) -> None:
+    p, y = overconfident(8, (60, 70))
+    _, per_pixel = published(p, y, bins)
+    curve = fit_calibrator(p, y, method="kernel-ridge", bins=bins)
+    assert isinstance(curve, Calibrator)
+    q = np.concatenate([p.ravel(), [0, 1e-9, 1e-7, 0.47, 0.5, 0.53, 1 - 1e-7, 1]]).reshape(2, -1)
+    np.testing.assert_allclose(curve(q), per_pixel(q), atol=1e-6)
+    # float32, as maps are, goes through a table: every binade of p and of 1 - p, the knots, and what lies beside them
+    small = np.geomspace(1e-10, 0.5, 20_001)
+    at_knots = np.interp(curve.x, shannon_confidence(small[::-1]), small[::-1])
+    near = np.concatenate([at_knots, np.nextafter(at_knots, 1), at_knots + 1e-7, small, np.linspace(0, 1, 50_001)])
+    single = np.concatenate([near, 1 - near]).astype(np.float32).clip(0, 1)
+    np.testing.assert_allclose(curve(single), per_pixel(single.astype(float)), rtol=0, atol=1e-6)
+    assert np.isnan(curve(np.array([np.nan, -np.nan], np.float32))).all()
+    assert curve.name == "kernel-ridge"
+    # the published anchor at (0, 0) turns probabilities near 0.5 around: kept, as published
+    assert curve(np.array([0.49]))[0] > curve(np.array([0.51]))[0]
+
+
+def test_kernel_ridge_is_plain_knots_and_keeps_nan() -> None:
+    p, y = overconfident(9, (80, 80))
+    curve = fit_calibrator(p, y, method="kernel-ridge")
+    back = as_calibrator(json.loads(json.dumps(curve.to_json())))
+    assert back == curve
+    assert back.to_json()["type"] == "confidence-kernel-ridge"
+    p[3, :5] = np.nan
+    out = back(p)
+    assert out.dtype == np.float32
+    np.testing.assert_array_equal(np.isnan(out), np.isnan(p))
+    tiles = fit_calibrator(zip(p, y, strict=True), method="kernel-ridge")
+    np.testing.assert_allclose(tiles.y, fit_calibrator(p, y, method="kernel-ridge").y, rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(
+        calibrate(maps(from_array(p[None, :12, :16], chunks=5)), back).calibrated, back(p[None, :12, :16])
+    )
+    with pytest.raises(InputError, match=r"0\.\.1"):
+        back(np.array([0.5, 1.2]))
+
+
+def test_knots_too_near_for_a_table_give_the_same_curve() -> None:
+    x, dual = np.array([0.9, 0.2, 0.2 + 1e-9, 0.2]), np.array([0.3, 0.5, -0.2, 0.1])
+    curve = KernelRidgeCalibrator.from_support(x, dual)
+    p = np.linspace(0.001, 1, 999)
+    c = np.clip(np.exp(-np.abs(shannon_confidence(p)[:, None] - x)) @ dual, 0, 1)
+    np.testing.assert_allclose(curve(p), np.where(p >= 0.5, c, 1 - c), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x", "dual"), [([0.5], [1]), ([0.5, 0.5], [1, 1]), ([0, 2], [1, 1]), ([0, 1], [1]), ([0, 1], [np.nan, 1])]
+)
+def test_supports_that_are_no_regression_of_confidence(x: Any, dual: Any) -> None:
+    with pytest.raises(InputError):
+        KernelRidgeCalibrator.from_support(x, dual)
+
+
+@pytest.mark.parametrize("method", ["isotonic", "beta", "temperature"])
+def test_every_default_method_is_monotone_and_lowers_the_error_elsewhere(method: Any) -> None:
+    def sure(seed: int) -> tuple[Any, Any]:
+        rng = np.random.default_rng(seed)
+        truth = rng.random((300, 300))
+        odds = np.log(truth / (1 - truth))
+        return 1 / (1 + np.exp(-2.5 * odds)), (rng.random(truth.shape) < truth).astype(float)
+
+    curve = fit_calibrator(*sure(0), method=method)
+    grid = curve(np.linspace(0, 1, 2001))
+    assert (np.diff(grid) >= 0).all()
+    p, y = sure(1)
+    before = float(reliability(p, y).ece)
+    assert before > 0.1
+    assert float(reliability(p, y, calibrator=curve).ece) < before / 10
+    truth = 1 / (1 + np.exp(-np.log(p / (1 - p)) / 2.5))
+    assert np.abs(curve(p) - truth).mean() < 0.01
+    assert KnotCalibrator.from_json(json.loads(json.dumps(curve.to_json()))) == curve
+
+
+def test_parametric_curves_are_the_likeliest() -> None:
+    rng = np.random.default_rng(3)
+    p = rng.random(40_000)
+    odds = 0.8 * np.log(p) - 1.7 * np.log1p(-p) - 0.4
+    y = rng.random(p.shape) < 1 / (1 + np.exp(-odds))
+    found = fit_calibrator(p, y, method="beta")
+    inside = (p > 0.02) & (p < 0.98)
+    np.testing.assert_allclose(found(p[inside]), 1 / (1 + np.exp(-odds[inside])), atol=0.02)
+
+
+def test_a_calibrator_says_for_which_maps_it_holds() -> None:
+    p, y = overconfident(10)
+    filtered = maps(p)
+    filtered.probability.attrs["temporal_filter"] = "median of 3 years"
+    on_filtered = fit_calibrator(filtered.probability, maps(y).probability)
+    assert on_filtered.map_kind == "median of 3 years"
+    assert fit_calibrator(maps(p).probability, maps(y).probability).map_kind == "single years"
+    assert fit_calibrator(p, y).map_kind == ""
+    calibrate(filtered, on_filtered)
+    calibrate(maps(p), CURVE)  # nothing is known about its maps
+    with pytest.warns(CalibrationMismatchWarning, match="median of 3 years") as caught:
+        calibrate(maps(p), on_filtered)
+    assert [one.filename for one in caught if one.category is CalibrationMismatchWarning] == [__file__]

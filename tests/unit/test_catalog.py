@@ -130,13 +130,13 @@ def test_what_does_not_answer_is_named_without_credentials(tmp_path: Path) -> No
         secret = address.replace("://", "://user:hunter2@")
         for name in ("none.json", "list.json", "text.json", "object.json"):
             with pytest.raises(CatalogUnavailableError, match=name) as caught:
-                search(f"{secret}/{name}?token=hunter2", REGION, 2020)
+                search(f"{secret}/{name}?token=hunter2", REGION, 2020, deadline=0.5)
             assert "hunter2" not in str(caught.value)
             assert "\n" not in str(caught.value)
         with pytest.raises(CatalogUnavailableError, match="status 404"):
             search(f"{address}/none.json", REGION, 2020)
     with pytest.raises(CatalogUnavailableError, match=r"127\.0\.0\.1:1/.*ConnectionError"):
-        search("http://127.0.0.1:1/", REGION, 2020)
+        search("http://127.0.0.1:1/", REGION, 2020, deadline=0.5)
 
 
 def test_a_catalogue_with_a_broken_link_is_an_error_not_half_a_result(catalog: Path, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,42 +19,13 @@ from icemap_xr.cube import build_cube
 from icemap_xr.errors import MissingExtraError
 from icemap_xr.models import list_models
 from icemap_xr.stac_items import write_catalog
+from icemap_xr.testing.commands import Result
 from icemap_xr.testing.fakes import FakePredictor, small_grid, yearly_dataset
 from icemap_xr.testing.rasters import rtc_item, write_raster
 
 ICEMAP = Path(sys.executable).with_name("icemap")
 SHAPE = (20, 24)
 REGION = "14.9,78.0,15.1,79.0"
-
-
-@dataclass
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def icemap(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
-    """Run a command line in this process; logging and consoles are set up by pytest already."""
-
-    def run(*arguments: object) -> Result:
-        from rich.console import Console
-
-        monkeypatch.setattr(sys, "argv", ["icemap", *map(str, arguments)])
-        monkeypatch.setattr(cli, "_start_logging", lambda verbose: None)
-        monkeypatch.setattr(cli, "_ERR", Console(stderr=True))
-        monkeypatch.setattr(cli, "_OUT", Console(width=140))
-        capfd.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as error:
-            code = int(error.code or 0)
-        out, err = capfd.readouterr()
-        return Result(code, out, err)
-
-    return run
 
 
 def assert_one_line(result: Result, *words: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import builtins
 import os
+import subprocess
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +14,7 @@ import dask
 import pytest
 from distributed import Client
 
+from icemap_xr.blockjob import AT_WORK
 from icemap_xr.cluster import ClusterOptions, cluster
 from icemap_xr.errors import InputError, MissingExtraError
 
@@ -40,9 +43,19 @@ def test_a_local_cluster_runs_in_other_processes_and_listens_on_loopback_only() 
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"kind": "slurm"}, "'slurm' is not allowed.*'local'"),
+        ({"kind": "pbs"}, "'pbs' is not allowed.*'local'"),
         ({"workers": 0}, "workers=0"),
         ({"threads": 0}, "threads=0"),
+        ({"wait": 0}, "wait=0"),
+        ({"workers": 3, "maximum": 2}, "maximum=2 with workers=3.*at least"),
+        ({"kind": "cuda", "maximum": 2}, "maximum=2.*not allowed for 'cuda'"),
+        ({"gpus": 1}, "gpus=1 is not allowed for 'local'"),
+        ({"settings": {"queue": "gpu"}}, "'local' takes no settings .got queue."),
+        ({"host": "0.0.0.0"}, "host '0.0.0.0' is not this machine's loopback.*distributed.comm.tls.*insecure=True"),
+        ({"host": "cluster.example.org"}, "not this machine's loopback"),
+        ({"kind": "cuda", "host": "192.0.2.1"}, "not this machine's loopback"),
+        ({"kind": "tcp://192.0.2.1:8786"}, "scheduler tcp://192.0.2.1:8786 is neither.*tls://.*insecure=True"),
+        ({"kind": "tcp://user:hunter2@host:8786"}, "scheduler tcp://host:8786 is neither"),
     ],
 )
 def test_options_out_of_range(options: dict[str, Any], match: str) -> None:
@@ -50,6 +63,55 @@ def test_options_out_of_range(options: dict[str, Any], match: str) -> None:
         ClusterOptions(**options)
     with pytest.raises(InputError, match=match), cluster(**options):
         pass
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"host": "127.0.0.2"},
+        {"host": "localhost"},
+        {"host": "::1"},
+        {"host": "0.0.0.0", "insecure": True},
+        {"kind": "tcp://localhost:8786"},
+        {"kind": "tls://192.0.2.1:8786"},
+        {"kind": "tcp://192.0.2.1:8786", "insecure": True},
+    ],
+)
+def test_loopback_tls_and_explicit_leave_are_allowed(options: dict[str, Any]) -> None:
+    ClusterOptions(**options)
+
+
+def test_a_host_beyond_loopback_speaks_tls_with_the_configured_certificates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test -addext subjectAltName=IP:127.0.0.1"
+    done = subprocess.run([*make.split(), "-keyout", key, "-out", certificate], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    tls = {"distributed.comm.tls.ca-file": str(certificate)}
+    for role in ("scheduler", "worker", "client"):
+        tls |= {f"distributed.comm.tls.{role}.key": str(key), f"distributed.comm.tls.{role}.cert": str(certificate)}
+    # all addresses of this machine, as on a cluster's head node
+    beyond = cluster("local", workers=1, threads=1, host="0.0.0.0")
+    with dask.config.set(tls), beyond as client:
+        assert client is not None
+        port = urlsplit(client.scheduler.address).port
+        assert client.scheduler.address.startswith("tls://")
+        assert client.submit(sum, [1, 2]).result() == 3
+        with cluster(f"tls://127.0.0.1:{port}") as joined:
+            assert joined is not None
+            assert joined.submit(sum, [1, 2]).result() == 3
+        # a client without certificates, or without encryption, is not let in
+        monkeypatch.setattr(import_module("icemap_xr.cluster"), "_JOIN_SECONDS", 2.0)
+        refusals = {"tls": "asks for certificates: set distributed.comm.tls", "tcp": "no scheduler answers"}
+        for scheme, said in refusals.items():
+            bare, address = dask.config.set(dict.fromkeys(tls)), f"{scheme}://127.0.0.1:{port}"
+            with bare, pytest.raises(InputError, match=said), cluster(address):
+                pass
+
+
+def test_a_worker_computes_one_block_and_reads_another() -> None:
+    assert ClusterOptions().threads == AT_WORK
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense://127.0.0.1:1"])

@@ -56,7 +56,7 @@ def test_a_good_one() -> None:
         (changed("grid", "resolution", value="fine"), r"grid\.resolution.*got 'fine'"),
         (changed("predict", "gaps", value="some"), r"predict\.gaps.*'error'.*got 'some'"),
         (changed("cube", "loader", value="gdal"), r"cube\.loader.*'odc'.*got 'gdal'"),
-        (changed("cluster", "kind", value="slurm"), "'slurm' is not allowed.*'local'"),
+        (changed("cluster", "kind", value="pbs"), "'pbs' is not allowed.*'local'"),
         (changed("search", value="catalog.json"), "search.*got 'catalog.json'"),
         (changed("region", value=[1, 2, 3]), "region"),
         (changed("predict", value=None), "predict.*got None"),
@@ -91,11 +91,16 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_paths_are_those_beside_the_file_and_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "configs"
     folder.mkdir()
-    for name in ("catalog.json", "region.gpkg", "weights.h5", "knots.json"):
+    for name in ("catalog.json", "region.gpkg", "weights.h5", "knots.json", "tiles.shp", "errors.json"):
         (folder / name).touch()
     content = changed("model", "weights", value="weights.h5") | {
         "region": "region.gpkg",
-        "area": {"calibrator": "knots.json"},
+        "area": {
+            "calibrator": "knots.json",
+            "tiles": "tiles.shp",
+            "interval": "mapping",
+            "block_errors": "errors.json",
+        },
     }
     (folder / "run.yaml").write_text(yaml.safe_dump(content))
     monkeypatch.chdir(tmp_path)
@@ -104,6 +109,7 @@ def test_paths_are_those_beside_the_file_and_names_stay(tmp_path: Path, monkeypa
     assert config.region == str(folder / "region.gpkg")
     assert config.model.weights == str(folder / "weights.h5")
     assert config.area.calibrator == str(folder / "knots.json")
+    assert (config.area.tiles, config.area.block_errors) == (str(folder / "tiles.shp"), str(folder / "errors.json"))
     assert config.model.name == "model"
     for provider in ("https://host/catalog.json", "local", str(folder / "other.json")):
         (folder / "run.yaml").write_text(yaml.safe_dump(changed("search", "provider", value=provider)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from icemap_xr import store
 from icemap_xr.cube import build_cube, open_cube
 from icemap_xr.errors import AssetMissingError, InputError, OutputExistsError, ReadError, SchemaError
 from icemap_xr.grid import RegionGrid
-from icemap_xr.reading import BlockRead
+from icemap_xr.reading import BlockRead, Reading
 from icemap_xr.testing.fakes import small_grid
 from icemap_xr.testing.rasters import pair_item, rtc_item, write_raster
 
@@ -153,7 +154,12 @@ def test_a_fault_leaves_nothing_under_the_name_and_the_same_call_reads_only_the_
     build_cube(items, GRID, path, **OPTIONS)
     assert len(reads) == 4 * 6 - done
     assert reads.count("rtc2") == 6
-    assert files(path) == files(undisturbed)
+    made, wanted = files(path), files(undisturbed)
+    failures = json.loads(made.pop(store.MANIFEST))["failures"]
+    assert json.loads(wanted.pop(store.MANIFEST))["failures"] == []
+    assert made == wanted
+    assert [(one["array"], one["block"][0], one["tries"]) for one in failures] == [("rtc", 2, 3)] * 6
+    assert "rtc2.tif" in failures[0]["cause"]
     reads.clear()
     build_cube(items, GRID, path, **OPTIONS)
     assert reads == []
@@ -254,6 +260,88 @@ def test_another_store_is_no_cube(tmp_path: Path) -> None:
 
 
 def test_reading_has_one_task_per_scene_and_chunk(items: pystac.ItemCollection) -> None:
-    series = module._series(items, {}, None, None, None)
-    lazy = module._lazy_series("rtc", series["rtc"], GRID, {"loader": "odc", "resampling": "nearest", "chunk": 10})
+    series = module._series(items, {}, None, None, None, False)
+    lazy = module._lazy_series("rtc", series["rtc"], GRID, module._Jobs(Reading(), 10))
     assert len(dict(lazy.dask)) == 4 * 2 * 3
+
+
+def test_a_year_is_added_and_only_what_is_new_is_read(
+    items: pystac.ItemCollection, tmp_path: Path, reads: list[str]
+) -> None:
+    old = build_cube(pystac.ItemCollection(list(items)[:3]), GRID, tmp_path / "old.zarr", **OPTIONS)
+    reads.clear()
+    new = build_cube(items, GRID, tmp_path / "new.zarr", reuse=tmp_path / "old.zarr", **(OPTIONS | {"chunk": 13}))
+    assert set(reads) == {"rtc3"}
+    np.testing.assert_array_equal(new.rtc[:3], old.rtc)
+    np.testing.assert_allclose(new.rtc[3], 10 * np.log10(power(3)), atol=0.003)
+    assert new.year.values.tolist() == [2020, 2021]
+    whole = build_cube(items, GRID, tmp_path / "whole.zarr", **(OPTIONS | {"chunk": 13}))
+    xr.testing.assert_identical(whole.load(), new.load())
+    with pytest.raises(InputError, match=r"old\.zarr cannot be reused: its grid"):
+        build_cube(items, small_grid((10, 10)), tmp_path / "b.zarr", reuse=tmp_path / "old.zarr", **OPTIONS)
+    with pytest.raises(InputError, match=r"its reading.*nearest|nearest.*its reading"):
+        build_cube(items, GRID, tmp_path / "b.zarr", reuse=tmp_path / "old.zarr", resampling="nearest", **OPTIONS)
+
+
+def test_slices_and_grid_are_told(items: pystac.ItemCollection, tmp_path: Path) -> None:
+    for number, item in enumerate(items):
+        item.properties["s1:slice_number"] = str(number)
+    ds = build_cube(items, GRID, tmp_path / "cube.zarr", **OPTIONS)
+    assert ds.rtc_slice.values.tolist() == ["0", "1", "2", "3"]
+    assert ds.attrs["proj:code"] == GRID.crs
+    assert ds.attrs["spatial:shape"] == list(SHAPE)
+    assert ds.attrs["spatial:transform"] == list(GRID.geobox.transform)[:6]
+    assert ds.attrs["spatial:bbox"] == list(GRID.geobox.boundingbox.bbox)
+
+
+def test_scenes_of_two_utm_zones_come_onto_one_grid(tmp_path: Path) -> None:
+    """A search near a zone's edge brings rasters of both zones."""
+    values = np.full((60, 60), 0.25, np.float32)
+    east = RegionGrid(GRID.geobox.to_crs("EPSG:32634", resolution=10).pad(20))
+    own = write_raster(tmp_path / "own.tif", power(0))
+    other = write_raster(tmp_path / "other.tif", np.full(east.shape, 0.25), grid=east)
+    found = pystac.ItemCollection([rtc_item(own, "2020-05-01", orbit=100), rtc_item(other, "2020-05-13", orbit=275)])
+    ds = build_cube(found, GRID, tmp_path / "cube.zarr", **OPTIONS)
+    np.testing.assert_allclose(ds.rtc[1], 10 * np.log10(values[:20, :26]), atol=0.003)
+    np.testing.assert_allclose(ds.rtc[0], 10 * np.log10(power(0)), atol=0.003)
+
+
+def test_a_grid_elsewhere_is_noticed_before_anything_is_read(
+    items: pystac.ItemCollection, tmp_path: Path, reads: list[str]
+) -> None:
+    elsewhere = RegionGrid(GRID.geobox.translate_pix(5000, 0))
+    with pytest.raises(InputError, match=r"no rtc scene lies on the grid.*item 'rtc0' at"):
+        build_cube(items, elsewhere, tmp_path / "cube.zarr", **OPTIONS)
+    assert reads == []
+    assert not list(tmp_path.glob("cube*"))
+
+
+def test_modes_are_not_mixed(items: pystac.ItemCollection, tmp_path: Path) -> None:
+    items[1].properties["sar:instrument_mode"] = "EW"
+    with pytest.raises(InputError, match="instrument modes EW, IW"):
+        build_cube(items, GRID, tmp_path / "cube.zarr", **OPTIONS)
+
+
+def test_a_mix_of_old_and_new_satellites_is_noted(items: pystac.ItemCollection, tmp_path: Path) -> None:
+    from icemap_xr.cube_report import cube_info
+
+    build_cube(items, GRID, tmp_path / "one.zarr", **OPTIONS)
+    assert cube_info(tmp_path / "one.zarr")["notes"] == []
+    items[3].properties["platform"] = "SENTINEL-1C"
+    build_cube(items, GRID, tmp_path / "two.zarr", **OPTIONS)
+    (note,) = cube_info(tmp_path / "two.zarr")["notes"]
+    assert note.startswith("rtc mixes sentinel-1a, sentinel-1c")
+
+
+def test_holes_are_filled_by_reading_only_them(items: pystac.ItemCollection, tmp_path: Path, reads: list[str]) -> None:
+    path = Path(items[1].assets["HH"].href)
+    content = path.read_bytes()
+    path.unlink()
+    holes = build_cube(items, GRID, tmp_path / "holes.zarr", on_error="hole", **OPTIONS)
+    assert holes.rtc_missing_blocks.values.tolist() == [0, 6, 0, 0]
+    path.write_bytes(content)
+    reads.clear()
+    whole = build_cube(items, GRID, tmp_path / "whole.zarr", reuse=tmp_path / "holes.zarr", **OPTIONS)
+    assert set(reads) == {"rtc1"}
+    assert whole.rtc_missing_blocks.values.tolist() == [0, 0, 0, 0]
+    np.testing.assert_allclose(whole.rtc, 10 * np.log10(np.stack([power(i) for i in range(4)])), atol=0.003)

@@ -249,7 +249,9 @@ def test_reference_gives_the_grid(tmp_path: Path, grd: Path) -> None:
     np.testing.assert_array_equal(ds["grd"][0, 0], values()[:20, :30])
 
 
-@pytest.mark.parametrize("fill", [np.nan, np.inf, -np.inf, -9999, -32768, -3.4028234663852886e38, 1e20, -1000, 9999])
+@pytest.mark.parametrize(
+    "fill", [np.nan, np.inf, -np.inf, -9999, -32768, -3.4028234663852886e38, 1e20, -1000, 9999, -999, -500, -200]
+)
 @pytest.mark.parametrize("feature", ["grd", "insar"])
 def test_undeclared_fill_is_nodata_and_never_bleeds(tmp_path: Path, fill: float, feature: str) -> None:
     raw = values() if feature == "grd" else coherence()

@@ -9,6 +9,7 @@ import xarray as xr
 from affine import Affine
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from odc.geo.geobox import GeoBox
 
 from icemap_xr.errors import InputError
@@ -31,8 +32,8 @@ def backscatter(ds):
     return xr.full_like(ds["probability"][0], -12.0).assign_attrs(long_name="grd", units="dB")
 
 
-def texts(ax):
-    return [text.get_text() for text in ax.texts]
+def scale_bars(ax):
+    return [one for one in ax.artists if isinstance(one, AnchoredSizeBar)]
 
 
 def test_a_map_has_scale_bar_crs_title_and_outlines():
@@ -40,7 +41,10 @@ def test_a_map_has_scale_bar_crs_title_and_outlines():
     ax = plot(ds, outlines=outlines(ds))
     assert ax.get_title() == "2020"
     assert "EPSG:32633" in ax.get_xlabel()
-    assert texts(ax) == ["200 m"]
+    (bar,) = scale_bars(ax)
+    assert bar.txt_label.get_text() == "200 m"
+    (line,) = bar.size_bar.get_children()
+    assert line.get_width() == 200
     (lines,) = (one for one in ax.collections if isinstance(one, LineCollection))
     assert len(lines.get_segments()) == 2  # exterior and hole of the chosen year only
 
@@ -50,6 +54,20 @@ def test_a_map_is_drawn_in_given_axes_over_a_background():
     ax = Figure().subplots()
     assert plot(ds, year=2019, background=backscatter(ds), ax=ax) is ax
     assert ax.images[0].get_cmap().name == "gray"
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(400, 60), (60, 400)])
+def test_long_regions_leave_no_blank_paper(rows, columns):
+    width, height = plot(dataset(rows, columns)).figure.get_size_inches()
+    assert max(width - 1.8, height - 0.7) <= 9
+    assert (width - 1.8) / (height - 0.7) == pytest.approx(max(columns / rows, 2 / 9), rel=0.6)
+
+
+def test_the_accessor_draws_over_a_background_too():
+    ds = dataset()
+    ax = ds.icemap.plot(background=backscatter(ds), outlines=outlines(ds), ax=Figure().subplots())
+    assert ax.images[0].get_cmap().name == "gray"
+    assert ax.figure.axes[1].get_ylabel() == "grd [dB]"
 
 
 def test_big_rasters_are_thinned_out():
@@ -84,6 +102,6 @@ def test_the_overview_is_written_as_png(tmp_path, interval):
     assert [one.name for one in tmp_path.iterdir()] == ["overview.png"]
 
 
-def test_only_png_is_written(tmp_path):
+def test_other_endings_are_refused(tmp_path):
     with pytest.raises(InputError, match="png"):
         save_figure(Figure(), tmp_path / "overview.jpg")

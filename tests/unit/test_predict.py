@@ -1,34 +1,26 @@
-"""Prediction: the published formula, areas of interest, cropped cubes, stores, graphs and refusals."""
+"""Prediction: the published formula, edges, windows, symmetries, passes, nodata and graphs."""
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import dask
 import numpy as np
-import pystac
 import pytest
-import shapely
 import xarray as xr
 from numpy.typing import NDArray
 
 from icemap_xr import blockjob, schema
-from icemap_xr.cube import build_cube, open_cube
+from icemap_xr.cube import open_cube
 from icemap_xr.errors import (
-    CroppedCubeWarning,
-    GridError,
-    IcemapError,
-    InputError,
     ModelMismatchError,
     ModelMismatchWarning,
-    SchemaError,
 )
 from icemap_xr.grid import RegionGrid
-from icemap_xr.testing.fakes import FakePredictor, small_grid, yearly_dataset
-from icemap_xr.testing.rasters import pair_item, rtc_item, write_raster
+from icemap_xr.testing.fakes import CountingPredictor, FakePredictor, yearly_dataset
+from icemap_xr.testing.published import published
 from icemap_xr.types import Batch, InputSpec, ModelSpec
 
 SHAPE = (37, 45)
@@ -36,72 +28,19 @@ MODEL = FakePredictor(8, 3)
 STORED = FakePredictor(8, 3, ("rtc", "insar"))
 
 
-@dataclass(frozen=True)
-class Counting:
-    """Counts the windows that a model is given."""
-
-    model: FakePredictor = MODEL
-    batches: list[int] = field(default_factory=list)
-
-    @property
-    def spec(self) -> ModelSpec:
-        return self.model.spec
-
-    def __call__(self, batch: Batch, /) -> NDArray[np.float32]:
-        self.batches.append(len(batch))
-        return self.model(batch)
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cube")
-    rng = np.random.default_rng(0)
-    items = []
-    for month in (2, 6, 10):
-        raster = write_raster(folder / f"rtc{month}.tif", rng.lognormal(-3, 1, SHAPE))
-        items.append(rtc_item(raster, f"2020-{month:02d}-01"))
-        pair = write_raster(folder / f"pair{month}.tif", rng.random(SHAPE))
-        items.append(pair_item(pair, f"2020-{month:02d}-01", f"2020-{month:02d}-13"))
-    build_cube(pystac.ItemCollection(items), small_grid(SHAPE), folder / "cube.zarr", steps=3, chunk=16)
-    return folder / "cube.zarr"
+@pytest.fixture
+def path(rtc_cube: Path) -> Path:
+    return rtc_cube
 
 
 @pytest.fixture
-def cube(path: Path) -> xr.Dataset:
-    return open_cube(path)
+def cube(rtc_cube: Path) -> xr.Dataset:
+    return open_cube(rtc_cube)
 
 
 def probability(ds: xr.Dataset, model: Any = MODEL, **options: Any) -> NDArray[np.float32]:
     values: NDArray[np.float32] = ds.icemap.predict(model, **options).probability.values
     return values
-
-
-def published(ds: xr.Dataset, model: FakePredictor) -> NDArray[np.float64]:
-    """Map the first year as upstream's apply.py does, with half-overlapping windows."""
-    scaled = []
-    for one in model.spec.features:
-        raw = ds[one.name].values[0].astype(np.float64)
-        values = (raw - one.minimum) / (one.maximum - one.minimum)
-        values[~np.isfinite(values)] = 0
-        values[values > 100] = 0
-        scaled.append(values)
-    stack = np.stack(scaled, axis=-1)
-    window, stride = model.window, model.window // 2
-    height, width = stack.shape[1:3]
-    axis = np.linspace(-1, 1, window)
-    distance = np.sqrt(axis[:, None] ** 2 + axis[None, :] ** 2)
-    weights = np.exp(-(distance**2) / (2 * 0.5**2)) / (np.sqrt(2 / np.pi) * 0.5)
-    padded = np.zeros((stack.shape[0], height + window, width + window, stack.shape[3]))
-    padded[:, :height, :width] = stack
-    total, weight_sum = (np.zeros((height + window, width + window)) for _ in range(2))
-    for row in range(0, height, stride):
-        for column in range(0, width, stride):
-            part = np.s_[row : row + window, column : column + window]
-            out = model(padded[:, *part][None].astype(np.float32))[0, :, :, 1]
-            total[part] += weights * out
-            weight_sum[part] += weights
-    result: NDArray[np.float64] = (total / np.where(weight_sum > 0, weight_sum, 1))[:height, :width]
-    return result
 
 
 @pytest.mark.parametrize("shape", [(37, 45), (33, 16), (16, 16), (17, 61), (5, 3), (1, 1), (1, 40)])
@@ -125,7 +64,7 @@ def test_the_formula_at_its_published_size() -> None:
 def test_block_size_changes_nothing(monkeypatch: pytest.MonkeyPatch, cube: xr.Dataset) -> None:
     expected = probability(cube, STORED)
     for target in (8, 24):
-        monkeypatch.setattr(blockjob, "_BLOCK_TARGET", target)
+        monkeypatch.setattr(blockjob, "BLOCK_TARGET", target)
         result = cube.icemap.predict(STORED).probability
         assert max(result.chunks[1]) <= target
         np.testing.assert_array_equal(result.values, expected)
@@ -168,6 +107,100 @@ def test_named_inputs_are_given_by_name() -> None:
     np.testing.assert_array_equal(probability(ds, Named()), probability(ds))
 
 
+# --- edges, windows, symmetries, passes
+
+
+def test_valid_edges_are_symmetric_and_published_edges_are_not() -> None:
+    ds = yearly_dataset((28, 20))
+    turned = ds.copy(data={name: ds[name].values[..., ::-1, ::-1].copy() for name in ("grd", "insar")})
+
+    class Symmetric(FakePredictor):
+        def __call__(self, batch: Batch, /) -> NDArray[np.float32]:
+            assert isinstance(batch, np.ndarray)
+            both = super().__call__(batch) + super().__call__(batch[:, :, ::-1, ::-1].copy())[:, ::-1, ::-1]
+            return both / np.float32(2)
+
+    model = Symmetric(8, 3)
+    # the last windows of both axes end at the edge by themselves
+    for edges, same in (("valid", True), ("published", False)):
+        one, other = (probability(form, model, edges=edges) for form in (ds, turned))
+        assert np.allclose(one, other[:, ::-1, ::-1], atol=1e-6) is same
+
+
+def test_with_the_whole_region_in_one_window_valid_edges_give_the_bare_model() -> None:
+    ds = yearly_dataset((8, 8))
+    one = MODEL.spec.features
+    scaled = np.stack([feature.scale(ds[feature.name].values[0]) for feature in one], axis=-1)
+    np.testing.assert_allclose(probability(ds, edges="valid")[0], MODEL(scaled[None])[0, :, :, 1], atol=1e-6)
+
+
+def test_another_window_is_the_same_as_the_model_of_that_window_and_warns(cube: xr.Dataset) -> None:
+    with pytest.warns(ModelMismatchWarning, match=r"8 px.*run with 16"):
+        out = cube.icemap.predict(STORED, window=16)
+    assert out.attrs["window"] == 16
+    np.testing.assert_array_equal(out.probability, probability(cube, replace(STORED, window=16)))
+    np.testing.assert_array_equal(probability(cube, STORED, window=8), probability(cube, STORED))
+
+
+def test_what_a_model_cannot_do_is_refused_with_a_remedy() -> None:
+    plain = CountingPredictor(MODEL)
+    with pytest.raises(ModelMismatchError, match=r"windows of 8 px only.*window=16 out.*with_window"):
+        probability(yearly_dataset(SHAPE), plain, window=16)
+    with pytest.raises(ModelMismatchError, match="mc_dropout=0"):
+        probability(yearly_dataset(SHAPE), plain, mc_dropout=4)
+
+
+def turned(ds: xr.Dataset, turns: int, mirrored: bool) -> xr.Dataset:
+    def turn(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        out = np.rot90(values, turns, axes=(-2, -1))
+        return (out[..., ::-1] if mirrored else out).copy()
+
+    return ds.copy(data={name: turn(ds[name].values) for name in ("grd", "insar")})
+
+
+def test_tta_is_the_mean_of_the_maps_of_eight_turned_regions_turned_back() -> None:
+    # on a square whose windows end at its edges, the windows of a turned region are the turned windows
+    ds = yearly_dataset((24, 24))
+    maps = []
+    for turns in range(4):
+        for mirrored in (False, True):
+            out = probability(turned(ds, turns, mirrored), edges="valid")
+            maps.append(np.rot90(out[..., ::-1] if mirrored else out, -turns, axes=(-2, -1)))
+    with_tta = ds.icemap.predict(MODEL, edges="valid", tta="dihedral")
+    np.testing.assert_allclose(with_tta.probability, np.mean(maps, axis=0), atol=1e-6)
+    assert with_tta.attrs["tta"] == "dihedral"
+    assert np.abs(with_tta.probability - maps[0]).max() > 0.01
+
+
+def test_passes_give_mean_and_spread_which_follow_the_seed(cube: xr.Dataset) -> None:
+    maps = cube.icemap.predict(STORED, mc_dropout=4, mc_rate=0.3, seed=5)
+    assert maps.probability_std.dims == ("year", "y", "x")
+    assert maps.probability_std.dtype == np.float32
+    assert (maps.attrs["mc_dropout"], maps.attrs["mc_rate"], maps.attrs["seed"]) == (4, 0.3, 5)
+    assert float(maps.probability_std.min()) > 0
+    again = cube.icemap.yearly().load().icemap.predict(STORED, mc_dropout=4, mc_rate=0.3, seed=5, classes="all")
+    np.testing.assert_array_equal(maps.probability, again.probability)
+    np.testing.assert_array_equal(maps.probability_std, again.probability_std)
+    np.testing.assert_allclose(again.class_probability.sum("class"), 1, atol=1e-6)
+    other = cube.icemap.predict(STORED, mc_dropout=4, mc_rate=0.3, seed=6)
+    assert not np.array_equal(maps.probability, other.probability)
+    assert "probability_std" not in cube.icemap.predict(STORED)
+
+
+def test_mean_and_spread_are_written_from_one_computation(cube: xr.Dataset, tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Sampling(CountingPredictor):
+        def sample(self, batch: Batch, seeds: NDArray[np.uint64], rate: float, /) -> NDArray[np.float32]:
+            self.batches.append(len(batch))
+            return self.model.sample(batch, seeds, rate)
+
+    counter = Sampling(STORED)
+    with dask.config.set(scheduler="threads"):
+        written = cube.icemap.predict(counter, mc_dropout=3).icemap.to_zarr(tmp_path / "maps.zarr")
+    assert {"probability", "probability_std"} <= set(written.data_vars)
+    assert sum(counter.batches) == 3 * 10 * 12
+
+
 # --- nodata
 
 
@@ -183,134 +216,6 @@ def test_what_was_never_observed_is_nan() -> None:
         assert sorted(zip(*np.nonzero(np.isnan(out[0])), strict=True)) == [(4, 5), (6, 7)]
 
 
-# --- part of a map
-
-
-def test_an_area_of_interest_keeps_values_and_runs_no_other_window() -> None:
-    ds = yearly_dataset(SHAPE)
-    full, counter = probability(ds), Counting()
-    corner = shapely.box(500_000 + 300, 8_700_000 - 200, 500_000 + 350, 8_700_000 - 100)
-    lonlat = RegionGrid.from_dataset(ds).geobox.crs.proj
-    import geopandas as gpd
-
-    frame = gpd.GeoDataFrame(geometry=[corner], crs=lonlat)
-    inside = np.zeros(SHAPE, bool)
-    inside[10:20, 30:35] = True
-    out = probability(ds, counter, aoi=frame)[0]
-    np.testing.assert_array_equal(out, np.where(inside, full[0], np.nan))
-    rows = [s for s in range(0, 37, 4) if s < 20 and s + 8 > 10]
-    columns = [s for s in range(0, 45, 4) if s < 35 and s + 8 > 30]
-    assert sum(counter.batches) == len(rows) * len(columns)
-    mask = xr.DataArray(np.arange(37)[:, None] + np.zeros(45) < 15, dims=("y", "x"))
-    both = probability(ds, aoi=frame, mask=mask)[0]
-    np.testing.assert_array_equal(both, np.where(inside & mask.values, full[0], np.nan))
-
-
-def test_an_area_elsewhere_gives_no_value_and_runs_nothing() -> None:
-    counter = Counting()
-    assert np.isnan(probability(yearly_dataset(SHAPE), counter, aoi=(-60.0, 10.0, -59.0, 11.0))).all()
-    assert counter.batches == []
-
-
-def test_area_of_interest_from_the_store(cube: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blockjob, "_BLOCK_TARGET", 16)
-    bounds = shapely.Point(500_200, 8_699_800).buffer(90)
-    import geopandas as gpd
-
-    aoi = gpd.GeoSeries([bounds], crs="EPSG:32633")
-    out, full = probability(cube, STORED, aoi=aoi), probability(cube, STORED)
-    y, x = np.meshgrid(cube.y.values, cube.x.values, indexing="ij")
-    inside = shapely.contains_xy(bounds, x, y)
-    assert 200 < inside.sum() < 300
-    np.testing.assert_array_equal(out[0], np.where(inside, full[0], np.nan))
-
-
-@pytest.mark.parametrize(
-    ("mask", "match"),
-    [
-        (xr.DataArray(np.ones((3, 4), bool), dims=("y", "x")), r"mask.*\(37, 45\).*own grid"),
-        (xr.DataArray(np.ones((45, 37), bool), dims=("x", "y")), "mask"),
-        (xr.DataArray(np.ones(SHAPE, int), dims=("y", "x")), "int64.*boolean"),
-    ],
-)
-def test_masks_that_do_not_fit_are_refused(mask: xr.DataArray, match: str) -> None:
-    with pytest.raises(InputError, match=match):
-        probability(yearly_dataset(SHAPE), mask=mask)
-
-
-@pytest.mark.parametrize("axis", ["x", "y"])
-@pytest.mark.parametrize("shift", [5.0, -10.0, 1000.0])
-def test_a_mask_that_lies_elsewhere_is_refused(axis: str, shift: float) -> None:
-    ds = yearly_dataset(SHAPE)
-    mask = (ds.grd[0, 0] < 0).drop_vars("year")
-    probability(ds, mask=mask)
-    with pytest.raises(InputError, match=f"another grid along {axis}"):
-        probability(ds, mask=mask.assign_coords({axis: mask[axis] + shift}))
-
-
-# --- cropped cubes
-
-
-@pytest.mark.parametrize("origin", [(8, 12), (5, 7), (0, 3)])
-def test_a_cropped_cube_warns_and_keeps_the_regions_windows(cube: xr.Dataset, origin: tuple[int, int]) -> None:
-    full = probability(cube, STORED)
-    part = cube.isel(y=slice(origin[0], 33), x=slice(origin[1], 41))
-    with pytest.warns(CroppedCubeWarning, match="aoi="):
-        out = probability(part, STORED)
-    window = STORED.window
-    # where no window reaches the cut, nothing has changed
-    first = tuple(0 if o == 0 else o + window for o in origin)
-    inner = np.s_[:, first[0] : 33 - window, first[1] : 41 - window]
-    local = np.s_[:, first[0] - origin[0] : 33 - window - origin[0], first[1] - origin[1] : 41 - window - origin[1]]
-    assert out[local].size > 50
-    np.testing.assert_array_equal(out[local], full[inner])
-
-
-def test_without_a_recorded_origin_a_dataset_starts_at_its_own_corner() -> None:
-    ds = yearly_dataset(SHAPE)
-    part = ds.isel(y=slice(5, 30), x=slice(6, 40))
-    for name in (schema.GRID_ORIGIN, schema.GRID_SHAPE):
-        del part.spatial_ref.attrs[name]
-    np.testing.assert_allclose(probability(part)[0], published(part, MODEL), atol=1e-6)
-
-
-def test_the_whole_cube_does_not_warn(cube: xr.Dataset) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", CroppedCubeWarning)
-        cube.icemap.predict(STORED)
-
-
-# --- changed cubes
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda a: a + np.float32(1),
-        lambda a: a.copy(data=a.data[::-1]),
-        lambda a: a.copy(data=a.values * 0.5),
-        lambda a: a.where(a > -13),
-        lambda a: a.roll(x=3),
-        lambda a: a.isel(rtc_time=[2, 0, 1]).assign_coords(rtc_time=a.rtc_time),
-    ],
-)
-def test_a_cube_changed_after_opening_is_not_read_from_its_store(cube: xr.Dataset, change: Any) -> None:
-    before = probability(cube, STORED)
-    changed = cube.assign(rtc=change(cube.rtc))
-    loaded = changed.load().icemap.yearly()
-    expected = probability(loaded, STORED)
-    changed = cube.assign(rtc=change(cube.rtc))
-    np.testing.assert_array_equal(probability(changed, STORED), expected)
-    assert not np.array_equal(expected, before, equal_nan=True)
-
-
-def test_a_changed_index_is_obeyed(cube: xr.Dataset) -> None:
-    turned = cube.assign(rtc_index=cube.rtc_index[:, ::-1].copy(data=[[2, 2, 2]]))
-    expected = probability(turned.icemap.yearly().load(), STORED)
-    np.testing.assert_array_equal(probability(turned, STORED), expected)
-    assert not np.array_equal(expected, probability(cube, STORED))
-
-
 # --- graphs
 
 
@@ -322,7 +227,7 @@ def count(array: Any) -> int:
 def test_an_untouched_store_costs_at_most_1_1_tasks_per_block(
     cube: xr.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blockjob, "_BLOCK_TARGET", 8)
+    monkeypatch.setattr(blockjob, "BLOCK_TARGET", 8)
     maps = cube.icemap.predict(STORED).probability.data
     assert np.prod(maps.numblocks) == 30
     assert count(maps) <= 1.1 * 30
@@ -344,114 +249,25 @@ def test_graphs_have_the_same_names_for_the_same_and_others_for_other_inputs(pat
         name(overlap=0.25),
         name(blend="crop"),
         name(sigma=0.4),
+        name(edges="valid"),
+        name(tta="dihedral"),
+        name(mc_dropout=2),
+        name(mc_dropout=2, seed=1),
+        name(mc_dropout=2, mc_rate=0.1),
         name(mask=mask),
         name(mask=~mask),
         name(aoi=aoi),
         name(moved, aoi=aoi),
         name(model=replace(STORED, window=16)),
         name(cube.icemap.yearly()),
-        name((cube + np.float32(0)).assign(rtc_index=cube.rtc_index, insar_index=cube.insar_index)),
+        name(cube.assign(rtc=cube.rtc + np.float32(0), insar=cube.insar + np.float32(0))),
     ]
     for i, one in enumerate(names):
         for other in names[i + 1 :]:
             assert not one & other
     assert name() == names[0]
-    assert name(mask=mask) == names[4]
-    assert name(open_cube(path).icemap.yearly()) == names[9]
-
-
-# --- refusals
-
-
-def without_crs(ds: xr.Dataset) -> xr.Dataset:
-    return ds.drop_vars("spatial_ref").assign_coords(y=ds.y.values, x=ds.x.values)
-
-
-def in_degrees(ds: xr.Dataset) -> xr.Dataset:
-    size = {axis: ds.sizes[axis] for axis in ("y", "x")}
-    plain = without_crs(ds).assign_coords(y=78 - 1e-4 * np.arange(size["y"]), x=15 + 1e-4 * np.arange(size["x"]))
-    found: xr.Dataset = plain.odc.assign_crs("EPSG:4326")
-    return found
-
-
-def in_units(ds: xr.Dataset) -> xr.Dataset:
-    return ds.assign(grd=ds.grd.assign_attrs(units="1"))
-
-
-REFUSED: list[tuple[Any, type[IcemapError], str]] = [
-    (lambda ds: ds.drop_vars("insar"), SchemaError, "'insar'.*grd"),
-    (lambda ds: ds.rename(insar="insr"), SchemaError, "'insar'.*'insr'"),
-    (lambda ds: ds.transpose("step", "year", "y", "x"), SchemaError, "dims.*transpose"),
-    (lambda ds: ds.isel(step=0), SchemaError, "dims"),
-    (lambda ds: ds.isel(step=slice(2)), ModelMismatchError, "2 steps.*needs 3"),
-    (without_crs, SchemaError, "CRS.*assign"),
-    (in_degrees, GridError, "geographic.*projected"),
-    (in_units, SchemaError, "'1'.*'dB'.*convert"),
-    (lambda ds: ds.assign(grd=ds.grd.astype("int16")), SchemaError, "int16.*float"),
-    (lambda ds: ds.drop_vars("x"), SchemaError, "coordinate 'x'"),
-    (lambda ds: ds.isel(y=slice(None, None, -1)), GridError, "north-up"),
-    (lambda ds: ds.isel(y=slice(None, None, 2), x=slice(None, None, 2)), GridError, "resampled"),
-    (lambda ds: ds.isel(x=slice(None, None, 2)), GridError, "square|resampled"),
-]
-
-
-@pytest.mark.parametrize(("change", "kind", "match"), REFUSED)
-def test_datasets_that_do_not_fit_are_refused_in_one_line(change: Any, kind: type[IcemapError], match: str) -> None:
-    with pytest.raises(kind, match=match) as caught:
-        probability(change(yearly_dataset(SHAPE)))
-    assert "\n" not in str(caught.value)
-
-
-def test_a_native_cube_without_the_feature_names_what_it_has(cube: xr.Dataset) -> None:
-    with pytest.raises(ModelMismatchError, match=r"grd, insar.*rtc, insar"):
-        cube.icemap.predict(MODEL)
-    with pytest.raises(ModelMismatchError, match=r"3 steps.*needs 15.*steps=15"):
-        cube.icemap.predict(replace(STORED, steps=15))
-
-
-@pytest.mark.parametrize(
-    ("options", "match"),
-    [
-        ({"overlap": 1.0}, "overlap=1.0"),
-        ({"overlap": -0.1}, "overlap=-0.1"),
-        ({"sigma": 0}, "sigma=0"),
-        ({"blend": "mean"}, "blend='mean'.*'gaussian' or 'crop'"),
-        ({"edges": "valid"}, "edges='valid'"),
-        ({"classes": "some"}, "classes='some'"),
-        ({"batch_size": 0}, "batch_size=0"),
-        ({"precision": "float16"}, "precision='float16'"),
-        ({"years": [2020, 1999]}, "1999.*2020"),
-        ({"gaps": "some", "years": [2020]}, "gaps='some'"),
-        ({"aoi": (0, 0, 0, 0)}, "box"),
-    ],
-)
-def test_options_out_of_range_are_refused(cube: xr.Dataset, options: dict[str, Any], match: str) -> None:
-    with pytest.raises(InputError, match=match):
-        cube.icemap.predict(STORED, **options)
-
-
-def test_a_model_without_a_precision_says_so() -> None:
-    with pytest.raises(ModelMismatchError, match=r"bfloat16.*float32"):
-        probability(yearly_dataset(SHAPE), precision="bfloat16")
-
-
-def test_another_polarisation_than_the_models_warns() -> None:
-    @dataclass(frozen=True)
-    class Trained(FakePredictor):
-        @property
-        def spec(self) -> ModelSpec:
-            plain = super().spec
-            grd, insar = plain.features
-            return replace(plain, inputs=(InputSpec("inputs", (replace(grd, polarisation="HH"), insar)),))
-
-    ds = yearly_dataset((9, 9))
-    probability(ds, Trained(8, 3))
-    ds.grd.attrs["polarisation"] = "HH"
-    probability(ds, Trained(8, 3))
-    ds.grd.attrs["polarisation"] = "VV"
-    with pytest.warns(ModelMismatchWarning, match="VV.*HH") as caught:
-        probability(ds, Trained(8, 3))
-    assert caught[0].filename == __file__
+    assert name(mask=mask) == names[9]
+    assert name(open_cube(path).icemap.yearly()) == names[14]
 
 
 def test_years_are_chosen_and_kept_apart() -> None:

@@ -34,8 +34,29 @@ def test_a_terminal_gets_a_bar_and_no_lines(caplog: pytest.LogCaptureFixture) ->
     assert not caplog.messages
 
 
+def test_how_it_stands_is_told_in_a_terminal_and_in_a_log(caplog: pytest.LogCaptureFixture) -> None:
+    for terminal in (True, False):
+        out = io.StringIO()
+        console = Console(file=out, force_terminal=terminal, width=120)
+        with caplog.at_level(logging.INFO, "icemap_xr"), progress("training", 2, console=console) as go:
+            go(1, "epoch 1, IoU 0.812")
+            go(1, note="epoch 1, IoU 0.834")
+        assert ("IoU 0.834" in out.getvalue()) == terminal
+    assert caplog.messages[-1] == "training: 2 of 2 (100 %); epoch 1, IoU 0.834"
+
+
 def test_an_error_passes_through() -> None:
     for terminal in (True, False):
         console = Console(file=io.StringIO(), force_terminal=terminal)
         with pytest.raises(OSError, match="gone"), progress("reading", 2, console=console):
             raise OSError("gone")
+
+
+def test_a_saved_notebook_shows_the_bar_s_last_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ipywidgets", reason="rich needs ipywidgets to show a bar in Jupyter")
+    shown: list[str] = []
+    monkeypatch.setattr("rich.jupyter.display", lambda _, text: shown.append(text))
+    console = Console(file=io.StringIO(), force_jupyter=True, width=100)
+    with progress("reading", 4, console=console) as go:
+        go(3)
+    assert "3/4" in shown[-1]

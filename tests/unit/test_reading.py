@@ -95,7 +95,7 @@ def test_codes_are_within_the_stated_error(tmp_path: Path) -> None:
     power = POWER.copy()
     power[0, :3] = [0, -1, np.nan]
     feature = FEATURES["rtc"]
-    codes = BlockRead(scene(write_raster(tmp_path / "a.tif", power)), GRID.geobox, "odc", "nearest")()
+    codes = BlockRead(scene(write_raster(tmp_path / "a.tif", power)), GRID.geobox)()
     assert codes.dtype == np.int16
     assert codes.shape == (1, *SHAPE)
     found = decode(codes[0], {"scale_factor": feature.step, "_FillValue": -32768})
@@ -155,3 +155,22 @@ def test_what_cannot_be_linear_power_is_refused(tmp_path: Path, values: list[flo
     one = scene(write_raster(tmp_path / "a.tif", POWER))
     with pytest.raises(InputError, match="no linear power"):
         to_units(np.array([values], np.float32), one)
+
+
+def test_linear_power_that_is_declared_to_be_db_is_refused(tmp_path: Path) -> None:
+    one = Scene(**(scene(write_raster(tmp_path / "a.tif", POWER)).__dict__ | {"values": "dB"}))
+    linear = np.random.default_rng(3).lognormal(-3, 1, (40, 40)).astype(np.float32)
+    with pytest.raises(InputError, match="linear power; mend the provider profile"):
+        to_units(linear, one)
+    np.testing.assert_allclose(to_units(in_db(linear).astype(np.float32), one), in_db(linear), atol=1e-4)
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_nodata_of_zero_and_of_nan_are_the_same(tmp_path: Path, loader: Any) -> None:
+    holes = np.zeros(SHAPE, bool)
+    holes[2:5, 3:9] = True
+    zero = write_raster(tmp_path / "zero.tif", np.where(holes, 0, POWER), nodata=0.0)
+    nan = write_raster(tmp_path / "nan.tif", np.where(holes, np.nan, POWER))
+    found = [read_block(scene(path), GRID.geobox, loader) for path in (zero, nan)]
+    np.testing.assert_array_equal(found[0], found[1])
+    assert np.isnan(found[0]).sum() == holes.sum()

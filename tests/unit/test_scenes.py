@@ -11,7 +11,7 @@ import pytest
 
 from icemap_xr.errors import AssetMissingError, InputError
 from icemap_xr.providers import Source, load_provider
-from icemap_xr.scenes import Scene, scenes_from_items
+from icemap_xr.scenes import Scene, one_orbit, scenes_from_items
 from icemap_xr.testing.rasters import pair_item, rtc_item, write_raster
 
 SOURCES = load_provider("local").sources
@@ -143,3 +143,17 @@ def test_radiometries_are_not_mixed(raster: Path) -> None:
     items = [rtc_item(raster, f"2020-0{i}-01", collection=s.collection, name=str(i)) for i, s in enumerate(sources, 1)]
     with pytest.raises(InputError, match="radiometries gamma0, sigma0"):
         scenes_from_items(items, sources, "rtc")
+
+
+def test_features_of_two_orbits_make_no_cube(raster: Path, tmp_path: Path) -> None:
+    """Each series is of one orbit, and so is the cube."""
+    rtc = scenes_from_items([rtc_item(raster, "2020-05-01", orbit=100)], SOURCES, "rtc")
+    pairs = {
+        track: scenes_from_items([pair_item(raster, "2020-05-01", "2020-05-13", track=track)], SOURCES, "insar")
+        for track in (None, 14, 174)
+    }
+    assert one_orbit({"rtc": rtc, "insar": pairs[None]}) == (14, "descending")
+    assert one_orbit({"insar": pairs[None]}) == (-1, "")
+    assert one_orbit({"insar": pairs[14], "rtc": rtc}) == (14, "descending")
+    with pytest.raises(InputError, match=r"several relative orbits \(rtc 14, insar 174\)"):
+        one_orbit({"rtc": rtc, "insar": pairs[174]})

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icemap_xr.urls import scrub
+from icemap_xr.urls import WITHHELD, scrub
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,10 @@ from icemap_xr.urls import scrub
         ("/data/a folder/x.tif", "/data/a folder/x.tif"),
         (Path("/data/x.tif"), "/data/x.tif"),
         ("see http://a:b@h/x?y and https://i/z?w now", "see http://h/x and https://i/z now"),
+        ("'https://a:b@h/x.tif?sig=1' is no file", "'https://h/x.tif is no file"),
+        # who is user and who is host cannot be told: nothing is shown
+        ("https://host/a.tif?mail=me@x.org&sig=1", f"https://{WITHHELD}"),
+        ("get https://user:pa/ss@host.org/a.tif now", f"get https://{WITHHELD} now"),
     ],
 )
 def test_credentials_are_left_out_and_the_rest_stays(given: object, shown: str) -> None:
@@ -38,3 +42,15 @@ def test_no_part_that_may_hold_a_secret_is_shown(user: str, password: str, query
     for text in (url, f"'/vsicurl/{url}' not recognised", f"HTTP error 403 for {url}"):
         assert "SECRET" not in scrub(text)
         assert "example.org/path/x.tif" in scrub(text)
+
+
+raw = st.text("abcXYZ019-_.%/?#@:&=", max_size=12)
+
+
+@given(parts=st.tuples(raw, raw, raw), query=raw)
+def test_a_password_with_raw_delimiters_leaves_no_tail(parts: tuple[str, str, str], query: str) -> None:
+    password = f"{parts[0]}SECRET{parts[1]}SECRET{parts[2]}"
+    for user in ("user:", ""):
+        url = f"https://{user}{password}@example.org/path/x.tif?sig=SECRET{query}"
+        for text in (url, f"/vsicurl/{url}", f"HTTP error 403 for {url} (SQL)"):
+            assert "SECRET" not in scrub(text)

@@ -19,7 +19,16 @@ def forms(folder: Path) -> list[Any]:
     geometry = shapely.box(*BOX)
     frame = gpd.GeoDataFrame(geometry=[geometry], crs="EPSG:4326")
     frame.to_file(folder / "region.gpkg")
-    return [BOX, list(BOX), geometry, frame, frame.geometry, folder / "region.gpkg", str(folder / "region.gpkg")]
+    frame.to_parquet(folder / "region.parquet")
+    files = [folder / "region.gpkg", str(folder / "region.gpkg"), folder / "region.parquet"]
+    return [BOX, list(BOX), geometry, frame, frame.geometry, *files]
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    for name in ("region.parquet", "region.gpkg"):
+        (tmp_path / name).write_bytes(b"PAR1 and nothing else")
+        with pytest.raises(InputError, match=name):
+            as_frame(tmp_path / name)
 
 
 def test_all_forms_are_the_same_region(tmp_path: Path) -> None:

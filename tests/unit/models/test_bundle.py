@@ -46,9 +46,11 @@ def test_a_saved_bundle_loads_as_it_was(saved: ModelBundle, tensors: Tensors) ->
     assert all(np.array_equal(read[path], values) for path, values in tensors.items())
 
 
+@pytest.mark.parametrize("pooling", icemapper.POOLINGS)
 def test_a_network_saved_and_loaded_gives_identical_outputs(
-    tmp_path: Path, bundle: ModelBundle, windows: np.ndarray
+    tmp_path: Path, bundle: ModelBundle, windows: np.ndarray, pooling: icemapper.Pooling
 ) -> None:
+    bundle = replace(bundle, architecture=replace(bundle.architecture, pooling=pooling))
     model = icemapper.build(bundle.architecture, dropout=0.1)
     saved = bundle.save(tmp_path / "model", model)
     again = icemapper.build(saved.architecture)

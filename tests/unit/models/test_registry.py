@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -95,7 +96,7 @@ def test_the_registry_lists_the_published_models_and_the_demonstration() -> None
     assert {name: rows[name].features for name in PUBLISHED} == PUBLISHED
     assert all(rows[name].kind == "published" and not rows[name].cached for name in PUBLISHED)
     assert rows["demo_grdinsar"].kind == "bundle"
-    assert set(rows) == {*PUBLISHED, "demo_grdinsar"}
+    assert set(rows) == {*PUBLISHED, "demo_grdinsar", "demo_rtc"}
     assert "simulated" in rows["demo_grdinsar"].note
 
 
@@ -165,6 +166,28 @@ def test_a_wrong_download_never_gets_its_name(
     assert list(cache.iterdir()) == []
 
 
+def test_a_download_that_breaks_off_never_gets_its_name(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Short(Quiet):
+        """Promise more bytes than are sent."""
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"half")
+
+    monkeypatch.delenv("ICEMAP_WEIGHTS_URL")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Short) as http:
+        thread = threading.Thread(target=http.serve_forever, daemon=True)
+        thread.start()
+        with pytest.raises((UnknownModelError, WeightsError)) as caught:
+            download.fetch("a.h5", "0" * 40, f"http://127.0.0.1:{http.server_port}")
+        http.shutdown()
+        thread.join()
+    assert "\n" not in str(caught.value)
+    assert list(cache.iterdir()) == []
+
+
 def test_a_damaged_file_in_the_cache_is_downloaded_again(
     server: tuple[str, Path], cache: Path, h5_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +198,20 @@ def test_a_damaged_file_in_the_cache_is_downloaded_again(
     (cache / "a.h5").write_bytes(whole[:100])
     monkeypatch.delenv("ICEMAP_WEIGHTS_URL")
     assert download.fetch("a.h5", git_blob_id(whole), url).read_bytes() == whole
+
+
+def test_a_wrong_file_put_into_the_cache_by_hand_is_named(
+    server: tuple[str, Path], cache: Path, h5_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.mkdir(parents=True)
+    (cache / "a.h5").write_bytes(h5_file.read_bytes())
+    monkeypatch.delenv("ICEMAP_WEIGHTS_URL")
+    with pytest.raises(WeightsError) as caught:
+        download.fetch("a.h5", "0" * 40, server[0])
+    message = str(caught.value)
+    assert message.startswith(f"the file at {cache / 'a.h5'} has git blob id {git_blob_id(h5_file.read_bytes())}, ")
+    assert "\n" not in message
+    assert (cache / "a.h5").exists(), "what the user put there stays"
 
 
 def test_a_server_without_the_file_is_named_with_its_answer(
@@ -238,6 +275,32 @@ def test_declared_features_cannot_be_changed(catalogs: Path, h5_file: Path) -> N
             load_model(name, features=["rtc", "insar"], **options)
 
 
+def test_declared_features_in_another_order_are_refused(catalogs: Path, h5_file: Path, saved: ModelBundle) -> None:
+    renamed = h5_file.with_name("mine_rtcinsar.h5")
+    renamed.write_bytes(h5_file.read_bytes())
+    calls = [("demo", {}), ("small", {"weights": h5_file}), (saved.folder, {}), (h5_file, {}), (renamed, {})]
+    for name, options in calls:
+        with pytest.raises(ModelMismatchError, match="takes the features grd, insar, given are insar, grd"):
+            load_model(name, features=["insar", "grd"], **options)
+    assert load_model(renamed, features=["grd", "insar"]).spec.inputs[0].feature_names == ("grd", "insar")
+
+
+def test_the_published_file_of_another_model_is_refused(
+    catalogs: Path, h5_file: Path, architecture: Architecture, make_h5: MakeH5
+) -> None:
+    document = yaml.safe_load((catalogs / "models.yaml").read_text())
+    rtc = make_h5("other.h5", architecture, seed=2)
+    entry = {"file": "rtc.h5", "features": ["rtc", "insar"], "blob": git_blob_id(rtc.read_bytes())}
+    document["models"]["other"] = document["models"]["small"] | entry
+    (catalogs / "models.yaml").write_text(yaml.safe_dump(document))
+    registry._read_registry.cache_clear()
+    assert load_model("other", weights=rtc).spec.inputs[0].feature_names == ("rtc", "insar")
+    with pytest.raises(ModelError, match=r"'other\.h5' is the published file of 'other', not of 'small', and"):
+        load_model("small", weights=rtc)
+    with pytest.raises(ModelError, match="is the published file of 'small', not of 'other'"):
+        load_model("other", weights=h5_file)
+
+
 def test_weights_go_only_with_names_of_published_models(catalogs: Path, h5_file: Path) -> None:
     with pytest.raises(ModelError, match="leave weights= out"):
         load_model("demo", weights=h5_file)
@@ -269,6 +332,8 @@ def test_features_are_read_from_the_name_of_a_file(name: str, features: tuple[st
 def test_a_file_known_by_its_bytes_is_verified_under_any_name(catalogs: Path, h5_file: Path) -> None:
     model = load_model(h5_file.rename(h5_file.with_name("unknown_rtcinsar.h5")))
     assert model.spec.note == registry.VERIFIED
+    assert registry.published_address(model.spec) == "http://127.0.0.1:9/elsewhere/small_grdinsar.h5"
+    assert registry.published_address(replace(model.spec, note="read from a file")) is None
     assert model.spec.inputs[0].feature_names == ("grd", "insar")
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pystac
@@ -21,6 +25,9 @@ from icemap_xr.simulate import Landscape, Sensor, SimulatedRegion, Surface
 from icemap_xr.stac_items import items_from_files
 
 SMALL = {"size_km": (1.2, 1.6), "years": (2020, 2021), "steps": 3, "repeat_days": 120}
+
+
+view = SimulatedRegion.view
 
 
 def small(**changes: Any) -> SimulatedRegion:
@@ -44,6 +51,64 @@ def test_tiny_regions(size: float | tuple[float, float]) -> None:
     assert np.isfinite(made.yearly().to_array()).all()
     fraction = made.truth()["glacier_fraction"].astype(float)
     assert made.areas()["area_km2"][0] == pytest.approx(float(fraction.sum()) * 1e-4, rel=1e-5, abs=1e-9)
+
+
+def test_a_region_larger_than_memory_opens_at_once() -> None:
+    made = simulate.region(size_km=300.0, years=tuple(range(2016, 2026)))
+    truth, view = made.truth(), made.yearly()
+    assert view.nbytes > 1e12
+    assert view["grd"].data.chunksize == (1, 15, 512, 1024)
+    for array in (*truth.data_vars.values(), *view.data_vars.values()):
+        assert isinstance(array.data, da.Array)
+    # nothing was worked out, not even the terrain
+    assert "_plan" not in vars(made)
+
+
+def test_tasks_are_named_by_what_they_make() -> None:
+    def names(**changes: Any) -> list[str]:
+        made = small(**changes)
+        arrays = [*made.truth().data_vars.values(), *made.yearly().data_vars.values()]
+        return [array.data.name for array in arrays]
+
+    same = names()
+    assert names() == same
+    assert len(set(same)) == 6
+    others: list[dict[str, Any]] = [
+        {"seed": 1},
+        {"shift": 0.1},
+        {"size_km": 1.2},
+        {"origin": (500_010.0, 8_700_000.0)},
+        {"landscape": Landscape(relief=900.0)},
+        {"sensor": Sensor(looks=4.5)},
+    ]
+    for change in others:
+        assert not set(names(**change)) & set(same), change
+
+
+def test_one_block_is_computed_alone_and_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("icemap_xr.simulate.simulated.BLOCK", (50, 64))
+    made, seen = small(), []
+    monkeypatch.setattr(SimulatedRegion, "view", lambda *args: seen.append(args[1:]) or view(*args))  # type: ignore[func-returns-value]
+    part = made.yearly()["insar"].isel(year=1, y=slice(50, 100), x=slice(64, 128)).compute(scheduler="synchronous")
+    assert seen == [(2021, slice(50, 100), slice(64, 128))]
+    np.testing.assert_array_equal(part[2], small().scene("insar", 5, slice(50, 100), slice(64, 128)))
+
+
+def test_both_features_of_a_block_share_its_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(SimulatedRegion, "view", lambda *args: seen.append(args[1:]) or view(*args))  # type: ignore[func-returns-value]
+    small().yearly().compute(scheduler="synchronous")
+    assert len(seen) == 2  # years
+
+
+def test_a_copy_for_another_process_is_small_and_the_same() -> None:
+    made = small()
+    whole = made.scene("grd", 0)
+    packed = pickle.dumps(made)
+    assert len(packed) < 10_000
+    copy = pickle.loads(packed)
+    assert copy == made
+    np.testing.assert_array_equal(copy.scene("grd", 0), whole)
 
 
 def test_years_do_not_change_with_the_years_asked_for() -> None:
@@ -187,6 +252,7 @@ def test_written_region_reads_back_exactly(tmp_path: Path) -> None:
     made, done = small(), []
     path = made.write(tmp_path / "made", progress=done.append)
     assert sum(done) == 2 * 2 * 3
+    assert min(done) >= 0
     assert path == tmp_path / "made" / "catalog.json"
     assert [p.name for p in tmp_path.iterdir()] == ["made"]
     items = sorted(pystac.Catalog.from_file(str(path)).get_items(recursive=True), key=lambda item: item.datetime)
@@ -212,6 +278,32 @@ def test_written_region_reads_back_exactly(tmp_path: Path) -> None:
     assert {item.properties["insar:temporal_baseline"] for item in pairs} == {12.0}
 
 
+def test_same_seed_same_files_for_any_number_of_workers(tmp_path: Path) -> None:
+    def digests(name: str, workers: int) -> dict[str, str]:
+        small().write(tmp_path / name, workers=workers)
+        files = (path for path in (tmp_path / name).rglob("*") if path.is_file())
+        return {str(p.relative_to(tmp_path / name)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+    one = digests("one", 1)
+    assert len(one) > 30
+    assert digests("three", 3) == one
+    with pytest.raises(InputError, match="workers 0"):
+        digests("none", 0)
+
+
+def test_overviews_are_means_of_what_is_below_them(tmp_path: Path) -> None:
+    made = simulate.region(size_km=(5.6, 3.0), years=(2020,), steps=1, features=("grd",))
+    made.write(tmp_path / "made")
+    (file,) = (tmp_path / "made" / "simulated-s1-grd").rglob("*.tif")
+    with rasterio.open(file) as source:
+        assert source.overviews(1) == [2, 4]
+        half = source.read(1, out_shape=(280, 150))
+        means = source.read(1).reshape(280, 2, 150, 2).mean((1, 3))
+        np.testing.assert_allclose(half, means, atol=1e-4)
+    with rasterio.open(tmp_path / "made" / "truth" / "surface_2020.tif") as source:
+        assert set(np.unique(source.read(1, out_shape=(280, 150)))) <= set(np.unique(source.read(1)))
+
+
 def test_output_is_never_overwritten_nor_left_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
@@ -233,6 +325,8 @@ def test_output_is_never_overwritten_nor_left_half_written(tmp_path: Path, monke
         ({"size_km": 0}, GridError, "not a positive multiple of the pixel"),
         ({"size_km": (1.0, -1.0)}, GridError, "not a positive multiple"),
         ({"size_km": 1.2345}, GridError, "not a positive multiple"),
+        ({"size_km": float("nan")}, GridError, "size_km nan is not a positive multiple"),
+        ({"size_km": float("inf")}, GridError, "not a positive multiple"),
         ({"resolution": 0.0}, GridError, "pixel size > 0"),
         ({"origin": (5.0, 0.0)}, GridError, "origin"),
         ({"crs": "EPSG:4326"}, GridError, "geographic"),
@@ -277,3 +371,40 @@ def test_bad_scene(call: Callable[[SimulatedRegion], Any], message: str) -> None
 def test_import_is_light() -> None:
     code = "import sys, icemap_xr.simulate; assert not {'tensorflow', 'keras', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"landscape": Landscape(ice_cover=40)}, "ice_cover 40 is not allowed: give a number from 0 to 1"),
+        ({"landscape": Landscape(ice_cover=float("nan"))}, "ice_cover nan"),
+        ({"landscape": Landscape(debris_cover=5)}, "debris_cover 5"),
+        ({"landscape": Landscape(relief=-500)}, "relief -500"),
+        ({"landscape": Landscape(thinning=float("nan"))}, "thinning nan"),
+        ({"sensor": Sensor(noise_floor=float("nan"))}, "noise_floor nan"),
+        ({"sensor": Sensor(resolution=float("inf"))}, "resolution inf"),
+        ({"sensor": Sensor(window=4.5)}, "window of the sensor 4.5"),  # type: ignore[arg-type]
+        ({"shift": float("nan")}, "shift nan"),
+        ({"seed": 1.5}, "seed 1.5 is not allowed: give a whole number"),
+        ({"steps": 1.5}, "steps 1.5 is not allowed: give a whole number"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        simulate.region(**({"size_km": 1.0, "years": (2020,), "steps": 1} | change))
+
+
+def test_other_processes_give_the_same_bytes() -> None:
+    code = (
+        "import hashlib; from icemap_xr import simulate; "
+        "region = simulate.region(size_km=1.0, years=(2020, 2021), seed=3, steps=2); "
+        "print(hashlib.sha256(region.yearly()['grd'].values.tobytes() + region.dem(slice(0, 100), slice(0, 100))"
+        ".tobytes()).hexdigest())"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": hashes}, capture_output=True, check=True
+        ).stdout
+        for hashes in ("0", "1")
+    }
+    assert len(found) == 1

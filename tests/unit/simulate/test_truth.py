@@ -10,6 +10,7 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
+from scipy.ndimage import distance_transform_edt
 
 from icemap_xr import simulate
 from icemap_xr.simulate import Landscape, SimulatedRegion, Surface, simulated
@@ -53,17 +54,33 @@ def test_changes_are_those_of_the_areas(alpine: SimulatedRegion) -> None:
     assert simulate.region(size_km=1.0, years=(2020,), steps=1).changes().empty
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_small_regions_change_too(seed: int) -> None:
-    made = simulate.region(size_km=3.0, seed=seed, steps=1, landscape=Landscape(thinning=0))
-    surface = made.truth()["surface"]
-    assert made.changes()["gain_km2"][0] > 0
-    assert (surface == Surface.LAKE).sum(("y", "x")).values[0] == 0
+@pytest.mark.parametrize(("size", "seed"), [(3.0, 0), (3.0, 2), (4.0, 5), (6.0, 7)])
+def test_a_surge_advances_over_free_land(size: float, seed: int) -> None:
+    land = Landscape(thinning=0, lake=False)
+    made = simulate.region(size_km=size, seed=seed, years=(2020, 2021, 2022), steps=1, landscape=land)
+    changes = made.changes()
+    assert changes["gain_km2"][0] > 0.1
+    # elsewhere only the tail of the interpolating spline is left
+    assert max(changes["gain_km2"][1], changes["loss_km2"][0]) < 1e-3
+
+
+@pytest.mark.parametrize(("size", "seed"), [(3.0, 1), (4.0, 5), (6.0, 7)])
+def test_a_lake_takes_ice_around_it_and_changes_nothing_else(size: float, seed: int) -> None:
+    land = Landscape(thinning=0, surge=False)
+    made = simulate.region(size_km=size, seed=seed, years=(2020, 2021, 2022), steps=1, landscape=land)
+    truth = made.truth().compute()
+    lake = (truth["surface"] == Surface.LAKE).values
+    assert lake.sum(axis=(1, 2))[0] == 0
+    assert 0 < lake[1].sum() < lake[2].sum()
+    change = np.abs(truth["glacier_fraction"].values[2] - truth["glacier_fraction"].values[0])
+    assert change.max() == 1
+    # further than 500 m away only the tail of the interpolating spline is left
+    assert change[distance_transform_edt(~lake[2]) > 50].max() < 1e-3
 
 
 def test_nothing_depends_on_the_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = simulate.region(size_km=(1.3, 1.6), seed=2, years=(2020, 2021), steps=2, features=("grd", "insar"))
-    truth, view, outlines = made.truth(), made.yearly(), made.outlines()
+    truth, view, outlines = made.truth().compute(), made.yearly().compute(), made.outlines()
     monkeypatch.setattr(simulated, "BLOCK", (50, 64))
     assert len(list(made.blocks())) == 9
     assert made.truth().identical(truth)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import geopandas as gpd
 import numpy as np
 import pytest
 import xarray as xr
+from rasterio.features import rasterize
 from shapely import box
 
 from icemap_xr import simulate
@@ -89,6 +92,29 @@ def test_outlines_without_year_serve_all_years_in_any_crs(view: xr.Dataset) -> N
         ice = tile.shares(slice(0, 50), slice(0, 50))[..., 1]
         assert ice.sum() == 10 * 20
         assert ice[:10, :20].all()
+
+
+def test_no_raster_of_labels_is_kept(
+    view: xr.Dataset, region: simulate.SimulatedRegion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+
+    def counted(shapes: Any, out_shape: tuple[int, int], **options: Any) -> Any:
+        drawn.append(out_shape)
+        return rasterize(shapes, out_shape, **options)
+
+    monkeypatch.setattr("icemap_xr.training.cube_tiles.rasterize", counted)
+    outlines = region.outlines()
+    tiles = cube_tiles(view, outlines, FEATURES, side=20)
+    assert drawn == [], "labels are drawn when they are read"
+    transform = view.odc.geobox.transform
+    for tile in tiles:
+        row, column = (20 * int(part) for part in tile.name.partition("_")[0].split("-")[1:])
+        shapes = list(outlines[outlines.year == int(tile.name[-4:])].geometry)
+        whole = rasterize(shapes, (50, 50), transform=transform, dtype="uint8")[row : row + 20, column : column + 20]
+        np.testing.assert_array_equal(tile.shares(slice(0, 20), slice(0, 20))[..., 1], whole)
+        np.testing.assert_array_equal(tile.shares(slice(3, 9), slice(11, 18))[..., 1], whole[3:9, 11:18])
+    assert set(drawn) == {(20, 20), (6, 7)}, "never more than what is read"
 
 
 def test_what_does_not_fit_is_refused(view: xr.Dataset, native: xr.Dataset, region: simulate.SimulatedRegion) -> None:

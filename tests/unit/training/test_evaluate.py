@@ -120,3 +120,51 @@ def test_bad_options_are_refused(tile: Tile) -> None:
         evaluate(MODEL, [tile], overlap=1)
     with pytest.raises(InputError, match="a block of 0 pixels"):
         block_errors(np.zeros((4, 4), np.float32), np.zeros((4, 4), np.float32), 0)
+
+
+def brute_force(tile: Tile, stride: int = 8) -> np.ndarray:
+    """Blend all windows that fit into the tile, each with the published weights alone."""
+    side = MODEL.spec.window
+    axis = np.linspace(-1, 1, side)
+    weights = np.exp(-np.add.outer(axis**2, axis**2) / (2 * 0.5**2))
+    values = tile.scenes(("grd", "insar"), *(slice(0, size) for size in tile.shape))
+    values = np.where(np.isfinite(values), values, 0).astype(np.float32)
+    total, weight = np.zeros((*tile.shape, 2)), np.zeros((*tile.shape, 1))
+    for row in range(0, tile.shape[0] - side + 1, stride):
+        for column in range(0, tile.shape[1] - side + 1, stride):
+            part = slice(row, row + side), slice(column, column + side)
+            total[part] += weights[..., None] * MODEL(values[None, :, *part])[0]
+            weight[part] += weights[..., None]
+    return total / weight
+
+
+def test_full_windows_are_those_of_the_published_evaluation(tile: Tile) -> None:
+    expected = brute_force(tile)[..., 1]
+    for edges in ("full", "valid"):
+        np.testing.assert_allclose(predict_tile(MODEL, tile, edges=edges)[0][1], expected, atol=1e-6)
+    mapped = predict_tile(MODEL, tile)[0][1]
+    assert np.abs(mapped - expected).max() > 1e-3, "windows that reach past the tile are padded"
+    # padding without observations: full windows count alike, those of "valid" by what they see
+    grd = np.asarray(tile.series["grd"]).copy()
+    grd[:, :5], grd[:, :, 40:] = np.nan, np.nan
+    inside = slice(5, 40), slice(0, 40)
+    padded = replace(tile, series={**tile.series, "grd": grd}, inside=inside)
+    expected = brute_force(padded)[*inside, 1]
+    np.testing.assert_allclose(predict_tile(MODEL, padded, edges="full")[0][1], expected, atol=1e-6)
+    assert np.abs(predict_tile(MODEL, padded, edges="valid")[0][1] - expected).max() > 1e-4
+    found = evaluate(MODEL, [padded], edges="full")
+    assert (found.edges, found.to_json()["edges"]) == ("full", "full")
+    mapped_ice, ice = expected > 0.5, padded.labels[*inside, 1] == 1
+    assert (found.overall.tp, found.overall.fp) == ((mapped_ice & ice).sum(), (mapped_ice & ~ice).sum())
+
+
+def test_no_pixel_of_a_tile_is_left_out_where_strides_do_not_fit(tile: Tile) -> None:
+    narrow = replace(
+        tile,
+        series={name: np.asarray(values)[:, :37, :13] for name, values in tile.series.items()},
+        labels=np.asarray(tile.labels)[:37, :13],
+        inside=(slice(0, 37), slice(0, 13)),
+    )
+    assert np.isfinite(predict_tile(MODEL, narrow, edges="full")[0]).all()
+    with pytest.raises(InputError, match="edges='whole' is not allowed: choose from published, valid, full"):
+        predict_tile(MODEL, narrow, edges="whole")

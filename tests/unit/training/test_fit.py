@@ -144,6 +144,25 @@ def test_the_distance_penalty_and_half_precision_train(tmp_path: Path) -> None:
     assert all(values.dtype == np.float32 for values in state.load_best(tmp_path / "run").values())
 
 
+def test_the_log_for_tensorboard_needs_no_tensorboard(tmp_path: Path) -> None:
+    code = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0].startswith("tensorboard"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+from pathlib import Path
+from icemap_xr.training.state import EpochRow
+from icemap_xr.training.trainer import Trainer
+Trainer.tensorboard(None, Path(sys.argv[1]), EpochRow(1, 0.5, 0.1, 0.4, 0.2, 1e-3, 3.0))
+assert not [name for name in sys.modules if name.split(".")[0] == "tensorboard"]
+"""
+    subprocess.run([sys.executable, "-c", code, tmp_path / "log"], check=True)
+    (events,) = (tmp_path / "log").iterdir()
+    assert b"val_iou" in events.read_bytes()
+
+
 def test_half_precision_is_refused_where_it_gives_nan(script: ModuleType, tmp_path: Path) -> None:
     if tf.config.list_physical_devices("GPU") or os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
         pytest.skip("half precision works here")
@@ -272,7 +291,23 @@ def test_tiles_that_teach_nothing_are_refused(
     monkeypatch.setattr(trainer, "Trainer", Untrainable)
     monkeypatch.setattr(Untrainable, "step", lambda self, batch, labels, rate: (1.0, labels))
     monkeypatch.setattr(Untrainable, "judge", lambda self, batch, labels: (1.0, labels))
-    unknown = [replace(tile, labels=np.zeros((40, 48, 2), np.float32)) for tile in tiles]
-    for train, validation, what in ((unknown, tiles, "training"), (tiles, unknown, "validation")):
+    # one tile among others is enough, and it is named: no label, nothing observed, or never both in one place
+    unknown = replace(tiles[1], labels=np.zeros((40, 48, 2), np.float32))
+    blank = replace(tiles[1], series={**tiles[1].series, "insar": np.full((6, 40, 48), np.nan, np.float32)})
+    half = np.asarray(tiles[1].series["grd"]).copy()
+    half[:, :20] = np.nan
+    lower = np.asarray(tiles[1].labels).copy()
+    lower[20:] = 0
+    apart = replace(tiles[1], series={**tiles[1].series, "grd": half}, labels=lower)
+    for bad in (unknown, blank, apart):
+        for train, validation in (([tiles[0], bad], tiles), (tiles, [tiles[0], bad])):
+            with pytest.raises(InputError, match="tile 'tile-1' has no pixel that is both labelled and observed"):
+                fit(architecture, train, validation, options, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    # a corner that no window meets
+    corner = np.zeros((40, 48, 2), np.float32)
+    corner[-1, -1, 1] = 1
+    hidden = [replace(tile, labels=corner) for tile in tiles]
+    for train, validation, what in ((hidden, tiles, "training"), (tiles, hidden, "validation")):
         with pytest.raises(InputError, match=f"no {what} window has a pixel that is both labelled and observed"):
-            fit(architecture, train, validation, options, tmp_path / what)
+            fit(architecture, train, validation, replace(options, overhang=0), tmp_path / what)

@@ -107,6 +107,8 @@ def _external(group: h5py.Group) -> None:
         (_attribute("orig_height", 22), "no part of 24 pixels"),
         (_attribute("height", -1), "attribute height is -1"),
         (_attribute("height", "tall"), "attribute height has dtype"),
+        (_attribute("pixel_size", 0.0), "the pixel size is 0.0 m"),
+        (_attribute("pixel_size", [10.0, 10.0]), "needed is one number in m"),
         (_attribute("grd_base_time_idx", np.array([1, 9])), "positions from -1 to 8"),
         (_attribute("grd_base_time_idx", np.array([0.5])), "must be a list of positions"),
     ],

@@ -39,6 +39,19 @@ def test_distance_penalty_falls_with_distance_from_the_boundary() -> None:
     np.testing.assert_allclose(distance_penalty(labels)[0], [1.25, 1 + 1 / 3, 1.5, 1.5, 1 + 1 / 3, 1.25], rtol=1e-6)
 
 
+def test_unknown_pixels_are_no_class_to_the_distance_penalty() -> None:
+    labels = np.zeros((1, 7, 2), np.float32)
+    labels[:, :2, 1] = 1
+    labels[:, 5:, 0] = 1
+    # two pixels of class 1, three unknown ones, two of class 0: 4 px between the nearest of both
+    np.testing.assert_allclose(
+        distance_penalty(labels)[0], [1 + 1 / 6, 1 + 1 / 5, 1, 1, 1, 1 + 1 / 5, 1 + 1 / 6], rtol=1e-6
+    )
+    # glacier beside unknown ground alone lies at no boundary
+    labels[:, 5:] = 0
+    np.testing.assert_array_equal(distance_penalty(labels), np.ones((1, 7)))
+
+
 def test_distance_penalty_of_one_class_is_one() -> None:
     labels = np.zeros((3, 3, 2), np.float32)
     labels[..., 1] = 1

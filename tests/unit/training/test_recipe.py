@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,13 +12,14 @@ import yaml
 
 from icemap_xr.bootstrap import bootstrap_area
 from icemap_xr.calibrate import KnotCalibrator, calibrate
-from icemap_xr.errors import ConfigError
+from icemap_xr.errors import ConfigError, InputError
 from icemap_xr.models.bundle import ModelBundle
 from icemap_xr.models.registry import load_model
 from icemap_xr.predict import predict
 from icemap_xr.simulate import region
 from icemap_xr.training import recipe as recipes
-from icemap_xr.training.recipe import RESERVED_SEEDS, read_recipe, run_recipe
+from icemap_xr.training.recipe import read_recipe, run_recipe
+from icemap_xr.training.sources import RESERVED_SEEDS
 
 PIPELINES = Path(__file__).resolve().parents[3] / "pipelines"
 
@@ -59,6 +61,22 @@ def test_a_recipe_makes_a_bundle_that_maps_calibrates_and_bounds(tmp_path: Path)
     assert np.isfinite(draws["draws"]).all()
 
 
+def test_regions_of_several_years_tell_apart_what_a_region_and_what_a_year_is_off_by(tmp_path: Path) -> None:
+    errors = [{"seeds": [1004, 1005], "years": [2020, 2021], "size_km": 0.64}]
+    recipe = read_recipe(write(tmp_path / "toy.yaml", data={**TOY["data"], "errors": errors}))
+    found = run_recipe(recipe, tmp_path / "out").block_errors
+    assert found is not None
+    # drawn: two regions say little of how much regions differ
+    assert len(found["region_effect"]) > 2
+    assert len(found["year_effect"]) > 4
+    assert len(found["errors"]) == 2 * 2 * 4 * 4
+    assert found["block"] == "160m"
+    assert np.mean(found["year_effect"]) == pytest.approx(0, abs=1e-6)
+    clash = [{"seeds": [1003], "years": [2020, 2021], "size_km": 0.64}]
+    with pytest.raises(ConfigError, match="seed 1003 serves test and errors"):
+        read_recipe(write(tmp_path / "clash.yaml", data={**TOY["data"], "errors": clash}))
+
+
 def test_block_errors_are_split_without_changing_their_mean() -> None:
     rng = np.random.default_rng(0)
     errors = {f"tile-{k}": tuple(rng.normal(0.01 * k, 0.1, 30).tolist()) for k in range(5)}
@@ -74,9 +92,36 @@ def test_block_errors_are_split_without_changing_their_mean() -> None:
     np.testing.assert_allclose(rebuilt.ravel(), everything, atol=2e-6)
 
 
+def test_errors_of_a_year_are_kept_apart_from_those_of_its_blocks() -> None:
+    class Found:
+        block_errors: ClassVar = {"a_2019": (0.1, 0.3), "b_2019": (0.2,), "a_2020": (0.0,), "a_2021": (-0.2, -0.2)}
+
+    split = recipes.split_errors(Found(), "640m", lambda name: name[-4:])  # type: ignore[arg-type]
+    assert split is not None
+    # years are off by 0.2, 0 and -0.2; inside 2019 blocks differ by 0.1
+    assert split["year_effect"] == pytest.approx([0.2, 0, -0.2])
+    assert split["errors"] == pytest.approx([-0.1, 0.1, 0, 0, 0, 0], abs=1e-6)
+    few = recipes.split_errors(Found(), "640m", lambda name: "2019")  # type: ignore[arg-type]
+    assert few is not None
+    assert len(few["year_effect"]) == 4, "one year says nothing about years: tiles stand in"
+
+
+def test_a_block_is_a_whole_number_of_pixels() -> None:
+    assert recipes.block_pixels("640m", 10.0) == 64
+    with pytest.raises(InputError, match=r"block '75m' is 7.5 pixels of 10 m"):
+        recipes.block_pixels("75m", 10.0)
+
+
+@pytest.mark.parametrize("name", ["train_demo.yaml", "train_demo_rtc.yaml"])
+def test_the_committed_recipes_are_valid(name: str) -> None:
+    assert read_recipe(PIPELINES / name).train.epochs == 120
+
+
 def test_the_committed_recipe_is_valid_and_keeps_the_users_seeds() -> None:
     recipe = read_recipe(PIPELINES / "train_demo.yaml")
-    sets = [one for name in ("train", "validation", "calibration", "test") for one in getattr(recipe.data, name)]
+    sets = [
+        one for name in ("train", "validation", "calibration", "test", "errors") for one in getattr(recipe.data, name)
+    ]
     assert not {seed for one in sets for seed in one.seeds} & set(RESERVED_SEEDS)
     assert 4 * recipe.architecture.parameters < 1.5e6
 
@@ -90,6 +135,9 @@ def test_the_committed_recipe_is_valid_and_keeps_the_users_seeds() -> None:
         ({"data": {**TOY["data"], "test": [{"seeds": [42]}]}}, "seed 42 of test is kept for users"),
         ({"data": {**TOY["data"], "test": [{"seeds": [1000]}]}}, "seed 1000 serves train and test"),
         ({"block": None}, "block"),
+        ({"data": {"hdf5": "a.hdf5", "train": ["*"]}}, "data: validation names no tile"),
+        ({"data": {"cube": "a.zarr", "tile_px": 8}}, "data.outlines"),
+        ({"data": {"cube": "a.zarr", "outlines": "b.gpkg", "tile_px": 8, "tiles": 1}}, "data.tiles"),
     ],
 )
 def test_bad_recipes_are_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from icemap_xr import simulate
 from icemap_xr.errors import InputError
 from icemap_xr.training.augment import AugmentOptions
-from icemap_xr.training.sampling import TrainSampler, ValidationWindows, ahead, count_windows
+from icemap_xr.training.sampling import TrainSampler, ValidationBatches, ValidationWindows, ahead, count_windows
 from icemap_xr.training.tiles import Tile, feature_specs, observed_or_zero, simulated_tiles
 
 FEATURES = ("grd", "insar")
@@ -121,6 +121,22 @@ def test_validation_windows_lie_side_by_side(tiles: list[Tile]) -> None:
     batch, labels = windows.batch(places[1:3])
     np.testing.assert_array_equal(batch[0], tiles[0].scenes(FEATURES, slice(0, 16), slice(16, 32)))
     np.testing.assert_array_equal(labels[1], tiles[0].shares(slice(0, 16), slice(32, 48)))
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(0, 0), (2 * 16 * 16 * (8 + 2) * 4 * 4, 4), (2**30, 6)])
+def test_validation_batches_stay_in_memory_as_far_as_the_limit_reaches(
+    tiles: list[Tile], limit: int, kept: int
+) -> None:
+    windows = ValidationWindows(tiles, FEATURES, 16)
+    batches = ValidationBatches(windows, 2, limit)
+    first, second = ([task() for task in batches.tasks()] for _ in range(2))
+    assert len(first) == 6
+    assert len(batches.kept) == kept
+    assert sum(one[0].nbytes + one[1].nbytes for one in batches.kept.values()) <= limit
+    for number, (one, other) in enumerate(zip(first, second, strict=True)):
+        assert (one is other) == (number < kept)
+        assert one[0].tobytes() == other[0].tobytes()
+        assert one[0].tobytes() == windows.batch(windows.places()[2 * number : 2 * number + 2])[0].tobytes()
 
 
 def test_what_was_never_observed_has_no_label(tile: Tile) -> None:

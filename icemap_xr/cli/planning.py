@@ -1,0 +1,54 @@
+"""What regions would take: `icemap plan`."""
+
+from __future__ import annotations
+
+import click
+from rich.table import Table
+
+from icemap_xr.cli import console
+
+
+@click.command()
+@click.argument("regions", nargs=-1)
+@click.option("--years", callback=console.years, required=True, help="2020, 2016-2024 or 2017,2019.")
+@click.option("--feature", "features", multiple=True, default=("grd", "insar"), show_default=True)
+@click.option("--provider", help="Profile whose quotas bound reading, such as copernicus-dataspace.")
+@click.option("--gflops", type=float, default=1000.0, show_default=True, help="Sustained GFLOP/s of one GPU.")
+@click.option("--gpus", type=int, default=1, show_default=True)
+@click.option("--ground", type=float, default=2.0, show_default=True, help="Mapped ground per glacier area.")
+@click.option("--tracks", type=int, default=1, show_default=True, help="Relative orbits mapped at each place.")
+@click.option("--overlap", type=float, default=0.5, show_default=True)
+def plan(
+    regions: tuple[str, ...],
+    years: tuple[int, ...],
+    features: tuple[str, ...],
+    provider: str | None,
+    gflops: float,
+    gpus: int,
+    ground: float,
+    tracks: int,
+    overlap: float,
+) -> None:
+    """Say what REGIONS (RGI first-order regions, such as svalbard or 11; all by default) would take."""
+    from icemap_xr.region_plan import Rates, assumptions, plan_regions
+
+    rates = Rates(gflops=gflops, gpus=gpus, ground=ground, tracks=tracks, overlap=overlap)
+    plans = plan_regions(regions, years=len(years), features=features, rates=rates, provider=provider)
+    columns = ("region", "ground km2", "scenes", "read TB", "storage TB", "PFLOP", "GPU hours", "wall hours", "months")
+    table = Table(*columns, title=f"{len(years)} years")
+    for one in plans:
+        numbers, quota = one.plan, one.plan.quotas.tb_per_month
+        table.add_row(
+            one.name,
+            f"{numbers.rows * numbers.columns / 1e4:,.0f}",
+            f"{sum(numbers.scenes.values()):,}",
+            f"{numbers.transfer_bytes / 1e12:,.1f}",
+            f"{one.storage_tb:,.1f}",
+            f"{numbers.flops / 1e15:,.1f}",
+            f"{one.gpu_hours:,.1f}",
+            "not known" if one.wall_hours is None else f"{one.wall_hours:,.0f}",
+            "" if quota is None else f"{numbers.transfer_bytes / quota / 1e12:,.1f}",
+        )
+    console.OUT.print(table)
+    for line in assumptions(rates, features, provider):
+        console.OUT.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,121 @@
+"""Before work starts on a cluster: the same packages everywhere, a worker at all, and the model loaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from icemap_xr.errors import ClusterError, VersionMismatchError
+from icemap_xr.types import Predictor
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+logger = logging.getLogger("icemap_xr")
+
+#: packages that must be the same to the last digit: what travels between processes is theirs
+_EXACT = ("icemap-xr", "dask", "distributed")
+#: packages whose first two numbers must be the same: they compute, or write files
+_NEAR = ("python", "numpy", "xarray", "zarr", "keras", "tensorflow", "cloudpickle", "msgpack")
+#: what a scheduler needs, which computes nothing
+_SCHEDULER = ("python", "dask", "distributed", "msgpack")
+
+
+def check_versions(client: Client) -> None:
+    """Compare the packages of client, scheduler and all workers.
+
+    Raises
+    ------
+    VersionMismatchError
+        They differ; the message names packages, versions and one place.
+    """
+    found: Any = client.get_versions(packages=[*_EXACT, *_NEAR])
+    here = _packages(found["client"])
+    if (scheduler := found.get("scheduler")) is not None:
+        _compare(here, _packages(scheduler), "the scheduler", _SCHEDULER)
+    for address, one in found["workers"].items():
+        # a worker that is just leaving does not answer
+        if isinstance(one, Mapping):
+            _compare(here, _packages(one), f"worker {address}", (*_EXACT, *_NEAR))
+
+
+def _packages(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    return found["packages"]
+
+
+def _compare(here: Mapping[str, Any], there: Mapping[str, Any], where: str, names: tuple[str, ...]) -> None:
+    different = [
+        f"{name} {here.get(name) or 'none'} here, {there.get(name) or 'none'} there"
+        for name in names
+        if _key(name, here.get(name)) != _key(name, there.get(name))
+    ]
+    if different:
+        raise VersionMismatchError(
+            f"{where} has other packages ({'; '.join(different)}): use one environment or image for client, scheduler "
+            "and workers"
+        )
+
+
+def _key(name: str, version: object) -> object:
+    if version is None or name in _EXACT:
+        return version
+    return tuple(str(version).split(".")[:2])
+
+
+def wait_for_worker(client: Client, seconds: float) -> None:
+    """Wait for the first worker.
+
+    Raises
+    ------
+    ClusterError
+        None came in time.
+    """
+    try:
+        client.wait_for_workers(1, timeout=seconds)
+    except TimeoutError:
+        raise ClusterError(
+            f"no worker came within {seconds:g} s: look into the logs of the cluster (queue, image, quota), or give "
+            "more time with wait="
+        ) from None
+
+
+def preload(client: Client, model: Predictor) -> None:
+    """Load a model on every worker, now and on those that join later, so that no block waits for it.
+
+    A worker that cannot load it says so here, and not in the first block.
+
+    Raises
+    ------
+    IcemapError
+        Whatever loading the model raises.
+    """
+    from distributed import WorkerPlugin
+
+    class Preload(WorkerPlugin):
+        """Loads the model when a worker starts."""
+
+        # the same model, registered again, is not loaded again
+        idempotent = True
+        name = f"icemap-model-{model.spec.digest}-{model.spec.window}"
+
+        def __init__(self, model: Predictor) -> None:
+            self.model = model
+
+        async def setup(self, worker: Any) -> None:
+            await worker.loop.run_in_executor(None, warm_up, self.model)
+
+    client.register_plugin(Preload(model))
+    logger.info(
+        "model %s is loaded on %d workers", model.spec.name, len(client.scheduler_info(n_workers=-1)["workers"])
+    )
+
+
+def warm_up(model: Predictor) -> None:
+    """Call a model once, on an empty window: that builds its network."""
+    spec = model.spec
+    shape = (1, spec.steps, spec.window, spec.window)
+    parts = {one.name: np.zeros((*shape, len(one.features)), np.float32) for one in spec.inputs}
+    model(parts if len(parts) > 1 else next(iter(parts.values())))

@@ -1,0 +1,137 @@
+"""Coarser copies of an archive's maps, made from what was written, one chunk at a time."""
+
+from __future__ import annotations
+
+import shutil
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+import zarr
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from pyproj import CRS
+from zarr.codecs import GzipCodec
+
+from icemap_xr import schema, store
+from icemap_xr.grid import RegionGrid
+
+#: the group of the coarser copies; each is named by its factor
+GROUP = "overviews"
+#: no copy of a map that fits into this side
+_SMALLEST = 512
+
+
+def widely_readable(ds: xr.Dataset) -> xr.Dataset:
+    """Mark all variables to be compressed so that every GDAL with Zarr v3 can read them; gzip has a checksum too.
+
+    Builds of GDAL without zstd are common, and one unreadable coordinate costs the place on the map.
+    """
+    for name in ds.variables:
+        ds[name].encoding["compressors"] = [GzipCodec(level=4)]
+    return ds
+
+
+def factors(shape: tuple[int, int]) -> list[int]:
+    """Return the factors of the copies: 2, 4, ... until a map fits into 512 pixels."""
+    out, factor = [], 2
+    while max(shape) > _SMALLEST * factor // 2:
+        out.append(factor)
+        factor *= 2
+    return out
+
+
+def multiscales(shape: tuple[int, int]) -> dict[str, Any]:
+    """Return attributes that say where the copies are and how they lie on the maps, after the GeoZarr proposal."""
+    levels = [(1, "maps"), *((factor, f"{GROUP}/{factor}") for factor in factors(shape))]
+    layout = [
+        {"asset": name, "transform": {"scale": [float(factor)] * 2, "translation": [0.0, 0.0]}}
+        for factor, name in levels
+    ]
+    for one, (_, before) in zip(layout[1:], levels, strict=False):
+        one["derived_from"] = before
+    return {"multiscales": {"layout": layout, "resampling_method": "average"}}
+
+
+def write_overviews(partial: Path, grid: RegionGrid, chunk: int) -> dict[str, Any]:
+    """Write the coarser copies of `maps` into an unfinished store.
+
+    Floats are averaged over the observed pixels of two by two of the level before; classes follow from the averaged
+    probability. Pixels beyond the map's far edges count as unobserved.
+
+    Parameters
+    ----------
+    partial
+        The unfinished store, its maps written.
+    grid
+        Grid of the maps.
+    chunk
+        Side of a chunk, as in the maps.
+    """
+    shutil.rmtree(partial / GROUP, ignore_errors=True)
+    zarr.create_group(str(partial), path=GROUP, zarr_format=3, attributes=multiscales(grid.shape))
+    before = partial / "maps"
+    for factor in factors(grid.shape):
+        folder = partial / GROUP / str(factor)
+        _write_template(before, folder, partial, grid, factor, chunk)
+        for name in _names(before):
+            _halve(before, folder, name)
+        before = folder
+    return {}
+
+
+def _names(group: Path) -> list[str]:
+    found = zarr.open_group(str(group), mode="r", use_consolidated=False)
+    return sorted(name for name, array in found.arrays() if array.ndim == 3)
+
+
+def _write_template(before: Path, folder: Path, partial: Path, grid: RegionGrid, factor: int, chunk: int) -> None:
+    """Write coordinates and metadata of one level."""
+    transform = grid.geobox.transform * Affine.scale(factor)
+    shape = -(-grid.shape[0] // factor), -(-grid.shape[1] // factor)
+    level = RegionGrid(GeoBox(shape, transform, grid.geobox.crs))
+    source = zarr.open_group(str(before), mode="r", use_consolidated=False)
+    years = np.asarray(source[schema.YEAR][:])  # type: ignore[index]
+    ds = xr.Dataset(coords={schema.YEAR: years, **level.coords()})
+    for name in _names(before):
+        array = source[name]
+        assert isinstance(array, zarr.Array)
+        empty = da.zeros((len(years), *shape), chunks=(1, chunk, chunk), dtype=array.dtype)
+        # the attributes that xarray writes for itself are not to be given to it
+        attrs = {key: value for key, value in array.attrs.asdict().items() if key not in ("_FillValue", "coordinates")}
+        attrs |= {"_CRS": {"wkt": CRS(grid.crs).to_wkt()}}
+        ds[name] = xr.Variable((schema.YEAR, schema.Y, schema.X), empty, attrs, {"fill_value": array.fill_value})
+    store.add_variables(widely_readable(ds), partial, folder.relative_to(partial).as_posix())
+
+
+def _halve(before: Path, folder: Path, name: str) -> None:
+    """Fill one array chunk by chunk."""
+    fine = zarr.open_array(str(before / name), mode="r")
+    probability = zarr.open_array(str(before / schema.PROBABILITY), mode="r")
+    coarse = zarr.open_array(str(folder / name), mode="r+").with_config({"write_empty_chunks": True})
+    classes = np.issubdtype(fine.dtype, np.integer)
+    source = probability if classes else fine
+    side = coarse.chunks[1]
+    for year, top, left in product(
+        range(coarse.shape[0]), range(0, coarse.shape[1], side), range(0, coarse.shape[2], side)
+    ):
+        bottom, right = min(top + side, coarse.shape[1]), min(left + side, coarse.shape[2])
+        values = average(np.asarray(source[year, 2 * top : 2 * bottom, 2 * left : 2 * right]))
+        if classes:
+            values = np.where(np.isnan(values), fine.fill_value, values > 0.5)
+        coarse[year, top:bottom, left:right] = values.astype(coarse.dtype)
+
+
+def average(values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Return the mean over two by two pixels `(y, x)` of those that are not NaN; NaN where all are."""
+    rows, columns = values.shape
+    padded = np.pad(values.astype(np.float64), ((0, rows % 2), (0, columns % 2)), constant_values=np.nan)
+    four = padded.reshape(-(-rows // 2), 2, -(-columns // 2), 2)
+    known = ~np.isnan(four)
+    count = known.sum(axis=(1, 3))
+    total = np.where(known, four, 0).sum(axis=(1, 3))
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)

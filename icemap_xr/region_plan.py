@@ -1,0 +1,192 @@
+"""What whole regions would take, up to the globe: scenes, bytes, GPU hours, storage and wall time (docs/planning.md).
+
+The arithmetic is that of `icemap_xr.run_plan`; here only the ground comes from inventoried glacier areas.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from icemap_xr.errors import InputError, did_you_mean
+from icemap_xr.providers import Quotas, load_provider
+from icemap_xr.run_plan import RunPlan, assumed, plan_ground
+
+#: glacier area in km2 of the first-order regions, Randolph Glacier Inventory 6.0 (705,739 km2 in all)
+RGI_KM2 = {
+    "01 Alaska": 86_725,
+    "02 Western Canada and US": 14_524,
+    "03 Arctic Canada North": 105_111,
+    "04 Arctic Canada South": 40_888,
+    "05 Greenland Periphery": 89_717,
+    "06 Iceland": 11_060,
+    "07 Svalbard": 33_959,
+    "08 Scandinavia": 2_949,
+    "09 Russian Arctic": 51_592,
+    "10 North Asia": 2_410,
+    "11 Central Europe": 2_092,
+    "12 Caucasus": 1_307,
+    "13 Central Asia": 49_303,
+    "14 South Asia West": 33_568,
+    "15 South Asia East": 14_734,
+    "16 Low Latitudes": 2_341,
+    "17 Southern Andes": 29_429,
+    "18 New Zealand": 1_162,
+    "19 Antarctic and Subantarctic": 132_867,
+}
+_RESOLUTION = 10.0
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What is assumed, and printed with every plan.
+
+    Parameters
+    ----------
+    gflops
+        Sustained speed of one GPU (or machine), 1e9 operations per second; multiply windows per second of
+        `predict(dry_run=True).timed()` by the operations of a window.
+    gpus
+        How many there are.
+    ground
+        Mapped ground per glacier area: the tiles that hold ice hold other ground, too.
+    tracks
+        Relative orbits that see each place and are mapped.
+    overlap
+        Overlap of windows.
+    steps
+        Scenes per year and feature that the network takes.
+    """
+
+    gflops: float = 1000.0
+    gpus: int = 1
+    ground: float = 2.0
+    tracks: int = 1
+    overlap: float = 0.5
+    steps: int = 15
+
+    def __post_init__(self) -> None:
+        """Refuse what is no rate."""
+        if not (self.gflops > 0 and self.gpus >= 1 and self.ground >= 1 and self.tracks >= 1 and self.steps >= 1):
+            raise InputError(
+                f"gflops={self.gflops}, gpus={self.gpus}, ground={self.ground}, tracks={self.tracks}, "
+                f"steps={self.steps} are not allowed: give gflops > 0 and at least 1 of the others"
+            )
+        if not 0 <= self.overlap < 1:
+            raise InputError(f"overlap={self.overlap} is not allowed: give 0 to below 1")
+
+
+@dataclass(frozen=True)
+class RegionPlan:
+    """What a region would take.
+
+    Parameters
+    ----------
+    name
+        Region.
+    plan
+        The numbers.
+    gpus
+        GPUs that share the computing.
+    """
+
+    name: str
+    plan: RunPlan
+    gpus: int
+
+    @property
+    def gpu_hours(self) -> float:
+        """Hours of one GPU."""
+        return self.plan.compute_hours
+
+    @property
+    def wall_hours(self) -> float | None:
+        """Hours from beginning to end: reading and computing overlap, so the longer one; None without a quota."""
+        reading = self.plan.transfer_hours
+        return None if reading is None else max(reading, self.gpu_hours / self.gpus)
+
+    @property
+    def storage_tb(self) -> float:
+        """Cube and maps in terabytes (1e12), uncompressed."""
+        return (self.plan.cube_bytes + self.plan.map_bytes) / 1e12
+
+
+def plan_regions(
+    regions: Sequence[str] = (),
+    *,
+    years: int,
+    features: tuple[str, ...] = ("grd", "insar"),
+    rates: Rates | None = None,
+    provider: str | None = None,
+) -> list[RegionPlan]:
+    """Work out what RGI first-order regions would take, and all of them together.
+
+    Parameters
+    ----------
+    regions
+        Numbers or parts of names, such as ``"07"`` or ``"svalbard"``; all by default, and then the globe, too.
+    years
+        Number of years.
+    features
+        Features that are read.
+    rates
+        Assumptions.
+    provider
+        Profile whose quotas bound reading; none by default, and then wall time is not known.
+
+    Raises
+    ------
+    InputError
+        A region or provider is unknown, or a rate is none.
+    """
+    rates = rates or Rates()
+    if years < 1 or not features:
+        raise InputError(f"years={years}, features={list(features)} are not allowed: give at least one of each")
+    quotas = load_provider(provider).quotas if provider else Quotas()
+    names = [_known(one) for one in regions] or list(RGI_KM2)
+    ground = {name: RGI_KM2[name] for name in names}
+    if not regions:
+        ground["the globe"] = sum(RGI_KM2.values())
+    return [RegionPlan(name, _plan(km2, years, features, rates, quotas), rates.gpus) for name, km2 in ground.items()]
+
+
+def _known(text: str) -> str:
+    found = [name for name in RGI_KM2 if text.lower() in name.lower()]
+    if len(found) != 1:
+        raise InputError(
+            f"region {text!r} names {len(found)} of the regions{did_you_mean(text, RGI_KM2)}; known are "
+            f"{', '.join(RGI_KM2)}"
+        )
+    return found[0]
+
+
+def _plan(km2: float, years: int, features: tuple[str, ...], rates: Rates, quotas: Quotas) -> RunPlan:
+    side = math.ceil(math.sqrt(km2 * rates.ground * 1e6) / _RESOLUTION)
+    return plan_ground(
+        side,
+        side,
+        share=1.0,
+        years=years,
+        scenes=assumed(features, years, rates.tracks),
+        counted=False,
+        steps=rates.steps,
+        overlap=rates.overlap,
+        gflops=rates.gflops,
+        quotas=quotas,
+        tracks=tuple(range(1, rates.tracks + 1)),
+    )
+
+
+def assumptions(rates: Rates, features: Sequence[str], provider: str | None) -> list[str]:
+    """Return what the numbers rest on, one line each."""
+    return [
+        f"ground: {rates.ground:g} times the glacier area of RGI 6.0, at {_RESOLUTION:g} m",
+        f"scenes: {rates.tracks} relative orbit(s), one platform, a pass every 12 days; features {', '.join(features)}",
+        "to read: every scene over all of the ground, one polarisation, bytes per pixel as a recorded scene",
+        "storage: cube with 2 bytes per pixel and scene, maps with 4 per pixel and year, uncompressed",
+        f"GPU: {rates.gflops:g} GFLOP/s sustained (--gflops), {rates.gpus} of them; windows overlap by "
+        f"{rates.overlap:g}, {rates.steps} steps",
+        f"wall time: the longer of reading ({provider or 'no provider, so not known'}) and computing, without queues "
+        "and faults; months: of the provider's monthly transfer",
+    ]

@@ -1,0 +1,239 @@
+"""Archives over space and time: neighbouring regions are joined, a part is taken out; `append` adds a year."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import dask.array as da
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from pyproj import CRS
+
+from icemap_xr import schema
+from icemap_xr.appending import Recorded, append
+from icemap_xr.archive import LAYERS, archive, open_archive, read_glaciers, read_outlines
+from icemap_xr.burning import rasterize
+from icemap_xr.errors import GridError, InputError
+from icemap_xr.grid import RegionGrid
+from icemap_xr.outlines import outlines as draw
+from icemap_xr.types import StrPath
+from icemap_xr.vectors import union_in_crs
+
+__all__ = ["Overlap", "Recorded", "append", "crs_name", "merge", "subset"]
+
+Overlap = Literal["first", "mean"]
+
+
+def merge(
+    paths: Sequence[StrPath],
+    output: StrPath,
+    *,
+    region: str,
+    overlap: Overlap = "first",
+    owners: gpd.GeoDataFrame | None = None,
+) -> Path:
+    """Join the archives of neighbouring regions to one.
+
+    Outlines are drawn anew, so none ends at a former border. Areas, draws, blocks and glaciers of the single regions
+    are not joined: compute them from the joined maps. Ground and years that no region has are unobserved.
+
+    Parameters
+    ----------
+    paths
+        Archives on one lattice: same CRS and pixel size, offsets in whole pixels.
+    output
+        The new archive.
+    region
+        Its name.
+    overlap
+        Where several regions observed a pixel: ``"first"`` takes the first of `paths`, ``"mean"`` averages.
+    owners
+        A fixed map instead: polygons with a column `region`. A pixel with its centre in one is taken from that region
+        in every year, also where that has no observation; `overlap` is for the rest. Where owners overlap, the first
+        has the ground.
+
+    Raises
+    ------
+    InputError
+        Fewer than two archives, different calibrations, or an owner that is none of the regions.
+    GridError
+        The lattices differ.
+    """
+    if len(paths) < 2:
+        raise InputError(f"{len(paths)} archives cannot be merged: give at least two")
+    if overlap not in ("first", "mean"):
+        raise InputError(f"overlap {overlap!r} is not allowed: give 'first' or 'mean'")
+    trees = [open_archive(path) for path in paths]
+    maps = [tree["maps"].to_dataset() for tree in trees]
+    calibrations = [dict(tree["calibration"].attrs) for tree in trees]
+    if any(one != calibrations[0] for one in calibrations):
+        raise InputError("the archives have different calibrations: calibrate their maps alike before merging")
+    grid, places = _common_grid(maps)
+    owner = _owner_numbers(owners, [tree.attrs["region"] for tree in trees], grid)
+    years = np.unique(np.concatenate([one[schema.YEAR].values for one in maps]))
+    names = [name for name in LAYERS if all(name in one for one in maps)]
+    layers = {
+        name: ((schema.YEAR, schema.Y, schema.X), _joined_layer(maps, name, places, grid.shape, years, overlap, owner))
+        for name in names
+    }
+    ds = xr.Dataset(layers, coords={schema.YEAR: years, **grid.coords()})
+    lineage = {"merged": [{"region": tree.attrs["region"], **tree["lineage"].attrs} for tree in trees]}
+    calibrator = Recorded(calibrations[0]) if calibrations[0] and schema.CALIBRATED in names else None
+    more = {"overlap": "owners" if owners is not None else overlap}
+    return archive(ds, output, outlines=draw(ds), calibrator=calibrator, lineage=lineage | more, region=region)
+
+
+def subset(
+    tree: xr.DataTree,
+    *,
+    bbox: Any = None,
+    years: Sequence[int] | None = None,
+    glacier: str | None = None,
+) -> tuple[xr.Dataset, gpd.GeoDataFrame, gpd.GeoDataFrame]:
+    """Return maps, outlines and glaciers of a part of an opened archive.
+
+    Parameters
+    ----------
+    tree
+        From `open_archive`.
+    bbox
+        West, south, east, north in degrees, or what else `predict(aoi=)` takes; maps are cut to its extent in whole
+        pixels, outlines and glaciers that touch it stay whole.
+    years
+        Years; all by default.
+    glacier
+        A `glacier_id`: maps are cut to it in all years, with other ground unobserved.
+
+    Raises
+    ------
+    InputError
+        There is nothing of the kind in the archive.
+    """
+    maps, shapes, glaciers = tree["maps"].to_dataset(), read_outlines(tree), read_glaciers(tree)
+    if years is not None:
+        have = [int(year) for year in maps[schema.YEAR].values]
+        for year in years:
+            if year not in have:
+                raise InputError(f"the archive has no year {year}: it has {', '.join(map(str, have))}")
+        maps = maps.sel({schema.YEAR: list(years)})
+        shapes, glaciers = (one[one["year"].isin(list(years))] if "year" in one else one for one in (shapes, glaciers))
+    if glacier is not None:
+        known = glaciers["glacier_id"].astype(str) if "glacier_id" in glaciers else pd.Series([], dtype=object)
+        if glacier not in set(known):
+            raise InputError(f"the archive has no glacier {glacier!r}: it has {len(set(known))}, see `read_glaciers`")
+        ground = glaciers[known == glacier].union_all()
+        glaciers, shapes = glaciers[known == glacier], shapes[shapes.intersects(ground)]
+        maps = _cut(maps, ground)
+        box = maps.odc.geobox
+        inside = rasterize([ground], box.shape, transform=box.transform).astype(bool)
+        within = xr.DataArray(inside, dims=(schema.Y, schema.X))
+        maps = maps.assign(
+            {
+                name: var.where(within, 255 if name == "glacier_class" else np.nan)
+                for name, var in maps.data_vars.items()
+            }
+        )
+    if bbox is not None:
+        ground = union_in_crs(bbox, str(maps.odc.crs))
+        maps = _cut(maps, ground)
+        shapes, glaciers = (one[one.intersects(ground)] for one in (shapes, glaciers))
+    return maps, shapes.reset_index(drop=True), glaciers.reset_index(drop=True)
+
+
+def _cut(maps: xr.Dataset, ground: Any) -> xr.Dataset:
+    box = maps.odc.geobox
+    west, south, east, north = ground.bounds
+    (left, top), (right, bottom) = ~box.transform @ (west, north), ~box.transform @ (east, south)
+    rows = slice(max(int(np.floor(top + 1e-6)), 0), min(int(np.ceil(bottom - 1e-6)), box.shape[0]))
+    columns = slice(max(int(np.floor(left + 1e-6)), 0), min(int(np.ceil(right - 1e-6)), box.shape[1]))
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        raise InputError("the box lies beside the archive: see its extent with `icemap archive info`")
+    return maps.isel({schema.Y: rows, schema.X: columns})
+
+
+def crs_name(crs: str) -> str:
+    """Return a CRS as its code, or by its name where it has none."""
+    projected = CRS(crs)
+    code = projected.to_authority()
+    return ":".join(code) if code else str(projected.name)
+
+
+def _common_grid(maps: Sequence[xr.Dataset]) -> tuple[RegionGrid, list[tuple[int, int]]]:
+    """Return the grid that holds all maps, and the row and column at which each begins."""
+    boxes = [RegionGrid.from_dataset(one).geobox for one in maps]
+    first = boxes[0]
+    west, south = (
+        min(one) for one in zip(*((box.boundingbox.left, box.boundingbox.bottom) for box in boxes), strict=True)
+    )
+    east, north = (
+        max(one) for one in zip(*((box.boundingbox.right, box.boundingbox.top) for box in boxes), strict=True)
+    )
+    side = first.transform.a
+    places = []
+    for box in boxes:
+        row, column = (north - box.boundingbox.top) / side, (box.boundingbox.left - west) / side
+        if box.crs != first.crs or not np.isclose(box.transform.a, side, rtol=1e-9):
+            raise GridError(
+                f"the archives are in {crs_name(str(first.crs))} and {crs_name(str(box.crs))}, "
+                f"with pixels of {side:g} and {box.transform.a:g} m: map them on one lattice"
+            )
+        if max(abs(row - round(row)), abs(column - round(column))) > 0.01:
+            raise GridError("the archives are shifted by parts of a pixel: map them on one lattice")
+        places.append((round(row), round(column)))
+    shape = round((north - south) / side), round((east - west) / side)
+    transform = Affine(side, 0, west, 0, -side, north)
+    return RegionGrid(GeoBox(shape, transform, first.crs)), places
+
+
+def _owner_numbers(owners: gpd.GeoDataFrame | None, regions: Sequence[str], grid: RegionGrid) -> da.Array | None:
+    """Return the position of the region that owns each pixel, -1 for none."""
+    if owners is None:
+        return None
+    if owners.crs is None:
+        raise InputError("owners have no CRS: set one with set_crs()")
+    if "region" not in owners:
+        raise InputError("owners have no column 'region': name the region that each polygon belongs to")
+    for name in owners["region"]:
+        if name not in regions:
+            raise InputError(f"owner {name!r} is none of the regions {', '.join(regions)}")
+    shapes = owners.to_crs(grid.crs).geometry
+    # burnt in this order, the first of several that overlap has the ground
+    numbers = [(shape, regions.index(name)) for shape, name in zip(shapes, owners["region"], strict=True)][::-1]
+    kind = {"fill": -1, "transform": grid.geobox.transform, "dtype": "int16"}
+    return da.from_array(rasterize(numbers, grid.shape, **kind), chunks=1024)
+
+
+def _joined_layer(
+    maps: Sequence[xr.Dataset],
+    name: str,
+    places: Sequence[tuple[int, int]],
+    shape: tuple[int, int],
+    years: Any,
+    overlap: Overlap,
+    owner: da.Array | None,
+) -> da.Array:
+    """Return one layer `(year, y, x)` of all regions on the common grid."""
+    spread = []
+    for one, (row, column) in zip(maps, places, strict=True):
+        data = one[name].reindex({schema.YEAR: years}).data
+        after = shape[0] - row - data.shape[1], shape[1] - column - data.shape[2]
+        padded = da.pad(data, ((0, 0), (row, after[0]), (column, after[1])), constant_values=np.nan)
+        spread.append(padded.rechunk((1, 1024, 1024)))
+    if overlap == "mean":
+        known = sum((~da.isnan(one) for one in spread[1:]), (~da.isnan(spread[0])).astype(np.float32))
+        total = sum((da.nan_to_num(one) for one in spread[1:]), da.nan_to_num(spread[0]))
+        out = da.where(known > 0, total / da.maximum(known, 1), np.nan)
+    else:
+        out = spread[-1]
+        for one in spread[-2::-1]:
+            out = da.where(da.isnan(one), out, one)
+    if owner is not None:
+        for number, one in enumerate(spread):
+            out = da.where(owner[None] == number, one, out)
+    return out.astype(np.float32)

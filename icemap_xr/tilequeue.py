@@ -1,0 +1,357 @@
+"""Work off a plan of tiles: any number of processes at once, each tile by one of them, with tries and a record.
+
+Beside the plan: ``leases/`` has a file for each try of a tile (`icemap_xr.leases`), ``done/`` one for each tile that is
+done, ``dead/`` one for each that was set aside, with its cause. What is in none of them is still to do.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from icemap_xr.errors import (
+    CatalogError,
+    ClusterError,
+    IcemapError,
+    InputError,
+    MissingExtraError,
+    ModelError,
+    OutputExistsError,
+    PlanError,
+    StoreError,
+)
+from icemap_xr.execute import TRIES, Trouble
+from icemap_xr.folders import write_text
+from icemap_xr.leases import STALE, LeaseLost, Leases
+from icemap_xr.progress import progress
+from icemap_xr.tiles import Tile, TilePlan
+
+logger = logging.getLogger("icemap_xr")
+
+_LEASES, _DONE, _DEAD = "leases", "done", "dead"
+#: most seconds between two looks at tiles that other processes have
+_POLL = 5.0
+#: what every tile would meet: the run ends, and no tile is blamed
+_EVERYWHERE = (InputError, ModelError, PlanError, ClusterError, MissingExtraError, OutputExistsError)
+
+#: does a tile; what it returns is kept in its record (plain JSON types)
+Work = Callable[[Tile], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Dead:
+    """A tile that was set aside.
+
+    Parameters
+    ----------
+    name
+        Tile.
+    tries
+        How often it was tried.
+    cause
+        The last error, without credentials.
+    """
+
+    name: str
+    tries: int
+    cause: str
+
+
+@dataclass(frozen=True)
+class TilesOutcome:
+    """What a call of `run_tiles` ended with.
+
+    Parameters
+    ----------
+    done
+        Tiles that are done, by whomever.
+    own
+        Tiles that this process did.
+    dead
+        Tiles that were set aside.
+    left
+        Tiles that others are at, where it was not to wait for them.
+    """
+
+    done: int
+    own: int
+    dead: tuple[Dead, ...]
+    left: int
+
+
+@dataclass
+class _Queue:
+    plan: TilePlan
+    leases: Leases
+    tries: int
+    work: Work
+    own: int = 0
+    causes: Counter[str] = field(default_factory=Counter)
+
+    def ended(self, names: Iterable[str]) -> set[str]:
+        """Return which tiles need nothing more."""
+        there = _names(self.plan.folder / _DONE) | _names(self.plan.folder / _DEAD)
+        return there.intersection(names)
+
+    def attempt(self, tile: Tile) -> bool:
+        """Do a tile if it is free; return whether it has ended, by this process or another."""
+        tries = self.leases.tries(tile.name)
+        if _record(self.plan, _DONE, tile).exists():
+            return True
+        if tries and self.leases.alive(tries[-1]):
+            return False
+        counted = sum(one.counted for one in tries)
+        if counted >= self.tries or any(one.final for one in tries):
+            last = tries[-1]
+            cause = last.cause or f"its process {last.owner} died or lost the disk, {last.age:.0f} s ago"
+            _write(_record(self.plan, _DEAD, tile), asdict(Dead(tile.name, counted, cause)))
+            logger.warning("tile %s is set aside after %d tries (%s)", tile.name, counted, cause)
+            return True
+        if not self.leases.take(tile.name, len(tries)):
+            return False
+        return self._do(tile, len(tries))
+
+    def _do(self, tile: Tile, number: int) -> bool:
+        begun = time.monotonic()
+        try:
+            with self.leases.kept(tile.name, number):
+                result = self.work(tile)
+        except LeaseLost:
+            logger.warning("tile %s was taken over by another process: this one gave no sign of life", tile.name)
+            return False
+        except _EVERYWHERE as error:
+            self.leases.fail(tile.name, number, Trouble(1, error).cause, counted=False)
+            raise
+        except Exception as error:
+            # what a catalogue does not have will not be there at the next try
+            final = isinstance(error, CatalogError) and isinstance(error, IcemapError)
+            cause = Trouble(1, error).cause
+            self.leases.fail(tile.name, number, cause, final=final)
+            logger.warning("tile %s failed (%s)", tile.name, cause)
+            return False
+        except BaseException:
+            self.leases.fail(tile.name, number, "interrupted", counted=False)
+            raise
+        record = {"tile": tile.name, "owner": self.leases.owner, "tries": number + 1, "km2": tile.km2}
+        record |= {"seconds": round(time.monotonic() - begun, 3), "when": _now(), "result": result}
+        _write(_record(self.plan, _DONE, tile), record)
+        self.own += 1
+        return True
+
+
+def run_tiles(
+    plan: TilePlan,
+    work: Work,
+    *,
+    tiles: Sequence[Tile] | None = None,
+    tries: int = TRIES,
+    stale: float = STALE,
+    wait: bool = True,
+) -> TilesOutcome:
+    """Do the tiles of a plan that are not done yet, beside other processes that do the same.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    work
+        Does one tile. It must be able to go on where another process was killed: it gets the same tile again.
+    tiles
+        Tiles to do (`TilePlan.select`); all by default.
+    tries
+        After so many tries a tile is set aside. A process that was killed counts as one, one that was interrupted not.
+    stale
+        Seconds without a sign of life after which a process counts as dead and its tile is taken over; the same for all
+        processes.
+    wait
+        Whether to wait for the tiles that other processes are at, and to take over those of processes that die.
+
+    Returns
+    -------
+    TilesOutcome
+        What was done, and what was set aside.
+
+    Raises
+    ------
+    PlanError
+        The folder of the plan cannot be written.
+    IcemapError
+        An error that every tile would meet, such as a wrong option or a model that cannot be loaded; no tile is blamed.
+    """
+    if tries < 1 or not stale > 0:
+        raise InputError(f"tries={tries}, stale={stale} are not allowed: give at least 1, and more than 0 s")
+    chosen = list(plan.tiles if tiles is None else tiles)
+    try:
+        for name in (_DONE, _DEAD):
+            (plan.folder / name).mkdir(exist_ok=True)
+        leases = Leases(plan.folder / _LEASES, stale)
+        leases.now()
+    except OSError as error:
+        raise PlanError(
+            f"{plan.folder} cannot be written ({error.strerror}): check its permissions and space"
+        ) from None
+    queue = _Queue(plan, leases, tries, work)
+    try:
+        _work_off(queue, chosen, min(_POLL, stale / 4), wait)
+    finally:
+        leases.close()
+    names = [tile.name for tile in chosen]
+    dead = tuple(one for one in dead_tiles(plan) if one.name in set(names))
+    done = len(_names(plan.folder / _DONE).intersection(names))
+    return TilesOutcome(done, queue.own, dead, len(names) - done - len(dead))
+
+
+def _work_off(queue: _Queue, tiles: list[Tile], poll: float, wait: bool) -> None:
+    # each process begins elsewhere, so that they rarely reach for the same tile
+    start = zlib.crc32(queue.leases.owner.encode()) % max(1, len(tiles))
+    left = {tile.name: tile for tile in tiles[start:] + tiles[:start]}
+    with progress("tiles", len(tiles)) as advance:
+        while True:
+            advance(_drop(left, queue.ended(left)))
+            before, own = len(left), queue.own
+            for tile in list(left.values()):
+                if queue.attempt(tile):
+                    advance(_drop(left, {tile.name}))
+            if not left or not wait:
+                return
+            if len(left) == before and queue.own == own:
+                time.sleep(poll)
+
+
+def _drop(left: dict[str, Tile], names: set[str]) -> int:
+    for name in names:
+        del left[name]
+    return len(names)
+
+
+@dataclass(frozen=True)
+class TilesStatus:
+    """How a plan stands.
+
+    Parameters
+    ----------
+    tiles, done, dead, working, waiting
+        Tiles in all; done; set aside; under way; not begun, or to be tried again.
+    km2_done, km2
+        Area of the tiles that are done, and of all.
+    retried
+        Tiles that were done, but not at the first try.
+    workers
+        Processes that are at work.
+    tiles_per_hour
+        Over the last `recent` tiles; None before the second one.
+    hours_left
+        At that rate; None where it is not known.
+    causes
+        Why tiles were set aside, the most frequent first.
+    """
+
+    tiles: int
+    done: int
+    dead: int
+    working: int
+    waiting: int
+    km2_done: float
+    km2: float
+    retried: int
+    workers: tuple[str, ...]
+    tiles_per_hour: float | None
+    hours_left: float | None
+    causes: tuple[tuple[str, int], ...]
+
+
+def status(plan: TilePlan, *, stale: float = STALE, recent: int = 100) -> TilesStatus:
+    """Look how far a plan is, from its files alone; nothing is written but a clock.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    stale
+        As for `run_tiles`.
+    recent
+        Tiles over which the throughput is taken.
+    """
+    records = [_load(path) for path in sorted((plan.folder / _DONE).glob("*.json"))]
+    dead = dead_tiles(plan)
+    ended = {str(one["tile"]) for one in records} | {one.name for one in dead}
+    # names of tiles have no dot
+    begun = {path.name.split(".")[0] for path in (plan.folder / _LEASES).glob("[!.]*.json")} - ended
+    workers = []
+    if begun:
+        leases = Leases(plan.folder / _LEASES, stale)
+        for name in sorted(begun & {tile.name for tile in plan.tiles}):
+            tries = leases.tries(name)
+            if tries and leases.alive(tries[-1]):
+                workers.append(tries[-1].owner)
+        leases.close()
+    times = sorted(datetime.fromisoformat(one["when"]).timestamp() for one in records)[-recent:]
+    rate = None if len(times) < 2 or times[-1] == times[0] else (len(times) - 1) / (times[-1] - times[0]) * 3600
+    left = len(plan.tiles) - len(ended)
+    return TilesStatus(
+        tiles=len(plan.tiles),
+        done=len(records),
+        dead=len(dead),
+        working=len(workers),
+        waiting=left - len(workers),
+        km2_done=sum(float(one["km2"]) for one in records),
+        km2=plan.km2,
+        retried=sum(int(one["tries"]) > 1 for one in records),
+        workers=tuple(workers),
+        tiles_per_hour=rate,
+        hours_left=None if rate is None else left / rate,
+        causes=tuple(Counter(one.cause for one in dead).most_common()),
+    )
+
+
+def dead_tiles(plan: TilePlan) -> list[Dead]:
+    """Return the tiles that were set aside, by name."""
+    return [Dead(**_load(path)) for path in sorted((plan.folder / _DEAD).glob("*.json"))]
+
+
+def revive(plan: TilePlan) -> int:
+    """Let tiles that were set aside be tried again; returns how many there are. Not while others are at work."""
+    dead = dead_tiles(plan)
+    for one in dead:
+        for path in (plan.folder / _LEASES).glob(f"{one.name}.*.json"):
+            path.unlink()
+        _record_name(plan, _DEAD, one.name).unlink()
+    return len(dead)
+
+
+def _record(plan: TilePlan, kind: str, tile: Tile) -> Path:
+    return _record_name(plan, kind, tile.name)
+
+
+def _record_name(plan: TilePlan, kind: str, name: str) -> Path:
+    return plan.folder / kind / f"{name}.json"
+
+
+def _names(folder: Path) -> set[str]:
+    with os.scandir(folder) as entries:
+        return {one.name.removesuffix(".json") for one in entries if not one.name.startswith(".")}
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    try:
+        write_text(path, json.dumps(content))
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"{path} could not be written ({error}): a tile's result must be plain JSON") from None
+
+
+def _load(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

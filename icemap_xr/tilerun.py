@@ -1,0 +1,103 @@
+"""One tile of a plan as a run of its own, and a plan's tiles one after the other on one cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+from shapely import box
+from shapely.geometry.base import BaseGeometry
+
+from icemap_xr.cluster import ClusterOptions, cluster
+from icemap_xr.config import RunConfig
+from icemap_xr.errors import InputError
+from icemap_xr.execute import TRIES
+from icemap_xr.leases import STALE
+from icemap_xr.models import load_model
+from icemap_xr.run import run
+from icemap_xr.tilequeue import TilesOutcome, run_tiles
+from icemap_xr.tiles import Tile, TilePlan, make_plan
+from icemap_xr.types import StrPath
+from icemap_xr.vectors import as_frame, lonlat_bounds, union_in_crs
+
+
+def plan_tiles(
+    config: RunConfig, folder: StrPath, *, regions: Any = None, tile_km: float, name: str | None = None
+) -> TilePlan:
+    """Cut regions into tiles for the windows of the configured model; see `icemap_xr.tiles.make_plan`."""
+    if config.predict.aoi is not None:
+        # read now: a raster, or a file that is not there, would be met by every tile
+        as_frame(_vector(config.predict.aoi))
+    options = config.model
+    model = load_model(
+        options.name, weights=options.weights, features=options.features, window=options.window, steps=options.steps
+    )
+    return make_plan(config, folder, regions=regions, tile_km=tile_km, window=model.spec.window, name=name)
+
+
+def run_plan_tiles(
+    plan: TilePlan,
+    *,
+    tiles: Sequence[Tile] | None = None,
+    tries: int = TRIES,
+    stale: float = STALE,
+    wait: bool = True,
+) -> TilesOutcome:
+    """Run tiles of a plan on the configured cluster, which is started once; see `icemap_xr.tilequeue.run_tiles`."""
+    with cluster(**asdict(plan.config.cluster)):
+        return run_tiles(plan, partial(run_tile, plan), tiles=tiles, tries=tries, stale=stale, wait=wait)
+
+
+def run_tile(plan: TilePlan, tile: Tile) -> dict[str, Any]:
+    """Run one tile into its folder on the current cluster; resumable. Returns its areas as plain JSON types."""
+    own = tile_config(plan, tile)
+    if own is None:
+        return {"mapped": False, "years": []}
+    return {"mapped": True} | run(own, plan.results(tile)).summary()
+
+
+def tile_config(plan: TilePlan, tile: Tile) -> RunConfig | None:
+    """Return the configuration of one tile; None where its ground is outside of `predict.aoi`.
+
+    The grid is the tile with a window's ground around it, in which windows lie as in the whole region. The area of
+    interest is the tile itself, so only it is mapped, and only it counts in areas and outlines.
+    """
+    config = plan.config
+    shape: BaseGeometry = box(*tile.bounds)
+    if config.predict.aoi is not None:
+        shape = shape.intersection(union_in_crs(_vector(config.predict.aoi), tile.crs))
+        if shape.area == 0:
+            return None
+    west, south, east, north = tile.bounds
+    bounds = (west - plan.halo_m, south - plan.halo_m, east + plan.halo_m, north + plan.halo_m)
+    return replace(
+        config,
+        name=tile.name,
+        region=lonlat_bounds(gpd.GeoDataFrame(geometry=[box(*bounds)], crs=tile.crs)),
+        grid=replace(config.grid, crs=tile.crs, bounds=bounds),
+        predict=replace(config.predict, aoi=str(_write_aoi(plan, tile, shape))),
+        # the caller's cluster goes on for all tiles
+        cluster=ClusterOptions(kind="threads"),
+    )
+
+
+def _vector(path: str) -> str:
+    if Path(path).suffix.lower() in (".tif", ".tiff", ".vrt", ".img"):
+        raise InputError(f"predict.aoi {path!r} is a raster: tiles are cut from polygons, give a vector file")
+    return path
+
+
+def _write_aoi(plan: TilePlan, tile: Tile, shape: BaseGeometry) -> Path:
+    """Write what is mapped of a tile, in its own CRS: edges that are straight in lon/lat would cut across pixels."""
+    path = (plan.folder / "aoi" / f"{tile.name}.gpkg").resolve()
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        temporary = path.with_name(f".{tile.name}.{os.getpid()}.gpkg")
+        gpd.GeoDataFrame(geometry=[shape], crs=tile.crs).to_file(temporary, driver="GPKG", layer="aoi")
+        os.replace(temporary, path)
+    return path

@@ -1,0 +1,82 @@
+"""A provider's quotas hold for all worker processes of a cluster together, as a counting server sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pystac
+import pytest
+import xarray as xr
+import yaml
+
+from icemap_xr.cluster import cluster
+from icemap_xr.cube import build_cube
+from icemap_xr.testing.counting import CountingServer, serve_counting
+from icemap_xr.testing.fakes import small_grid
+from icemap_xr.testing.rasters import rtc_item, write_raster
+
+SHAPE = (64, 64)
+SCENES = 18
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[CountingServer]:
+    rng = np.random.default_rng(0)
+    for number in range(SCENES):
+        write_raster(tmp_path / "rasters" / f"{number}.tif", rng.lognormal(-3, 1, SHAPE))
+    with serve_counting(tmp_path / "rasters") as running:
+        yield running
+
+
+def profile(folder: Path, **quotas: Any) -> str:
+    """The local profile with quotas and remote addresses."""
+    content = yaml.safe_load((ROOT / "catalogs" / "providers" / "local.yaml").read_text())
+    path = folder / "profile.yaml"
+    path.write_text(yaml.safe_dump(content | {"name": "counted", "quotas": quotas}))
+    return str(path)
+
+
+def read(server: CountingServer, folder: Path, **quotas: Any) -> xr.Dataset:
+    items = []
+    for number in range(SCENES):
+        item = rtc_item(server.folder / f"{number}.tif", f"2020-{1 + number // 2:02d}-{1 + 14 * (number % 2):02d}")
+        for asset in item.assets.values():
+            asset.href = f"{server.address}/{Path(asset.href).name}"
+        items.append(item)
+    grid, path = small_grid(SHAPE), folder / "cube.zarr"
+    return build_cube(pystac.ItemCollection(items), grid, path, steps=3, profile=profile(folder, **quotas))
+
+
+def test_without_quotas_workers_read_at_once(server: CountingServer, tmp_path: Path) -> None:
+    with cluster("local", workers=3, threads=2):
+        read(server, tmp_path)
+    assert server.most > 2, "the test of quotas would prove nothing"
+
+
+def test_connections_and_requests_hold_over_three_processes(server: CountingServer, tmp_path: Path) -> None:
+    with cluster("local", workers=3, threads=2):
+        cube = read(server, tmp_path, connections=2, requests_per_min=1800)
+    assert np.isfinite(cube["rtc"].isel(y=slice(1, -1), x=slice(1, -1))).all()
+    assert server.most <= 2
+    # 30 a second; what each of the two slots may take for a block at once comes on top
+    requests, _ = server.busiest(2.0)
+    assert requests <= 60 + 2 * 7
+    assert len(server.answers) >= 2 * SCENES
+
+
+def test_bytes_hold_over_processes(server: CountingServer, tmp_path: Path) -> None:
+    # 0.5 MB/s of each of two connections
+    with cluster("local", workers=2, threads=2):
+        read(server, tmp_path, connections=2, mb_per_s=0.5)
+    _, size = server.busiest(2.0)
+    assert size <= 2 * 2 * 0.5e6
+    assert server.most <= 2
+
+
+def test_threads_of_one_process_share_them_too(server: CountingServer, tmp_path: Path) -> None:
+    read(server, tmp_path, connections=1, requests_per_min=6000)
+    assert server.most == 1

@@ -1,0 +1,115 @@
+"""Before work starts: versions compared, a worker waited for, the model loaded everywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
+from numpy.typing import NDArray
+
+from icemap_xr.clustercheck import check_versions, preload, wait_for_worker
+from icemap_xr.errors import ClusterError, ModelError, VersionMismatchError
+from icemap_xr.testing.fakes import FakePredictor
+from icemap_xr.types import Batch
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    local = LocalCluster(n_workers=1, processes=False, dashboard_address=None)
+    with local as started, Client(started, set_as_default=False) as found:
+        yield found
+
+
+def pretend(client: Client, monkeypatch: pytest.MonkeyPatch, place: str, **packages: str | None) -> None:
+    """Let a place answer with other versions."""
+    found = client.get_versions(packages=["icemap-xr", "xarray", "zarr", "keras", "tensorflow", "numpy", "msgpack"])
+    target = next(iter(found["workers"].values())) if place == "worker" else found[place]
+    target["packages"] = target["packages"] | packages
+    monkeypatch.setattr(client, "get_versions", lambda **_: found)
+
+
+def test_the_same_environment_is_accepted(client: Client) -> None:
+    check_versions(client)
+
+
+@pytest.mark.parametrize(
+    ("place", "packages", "match"),
+    [
+        (
+            "worker",
+            {"icemap-xr": "0.0.1"},
+            "worker .* has other packages .icemap-xr .* here, 0.0.1 there.*one environment",
+        ),
+        ("worker", {"tensorflow": None}, "tensorflow .* here, none there"),
+        ("worker", {"numpy": "1.26.4"}, "numpy .* here, 1.26.4 there"),
+        ("scheduler", {"distributed": "2020.1.0"}, "the scheduler has other packages .distributed"),
+        ("scheduler", {"python": "3.9.1.final.0"}, "python .* here, 3.9.1.final.0 there"),
+    ],
+)
+def test_other_versions_are_refused(
+    client: Client, monkeypatch: pytest.MonkeyPatch, place: str, packages: dict[str, Any], match: str
+) -> None:
+    pretend(client, monkeypatch, place, **packages)
+    with pytest.raises(VersionMismatchError, match=match):
+        check_versions(client)
+
+
+def test_a_patch_release_and_a_scheduler_without_networks_are_accepted(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(client, monkeypatch, "worker", numpy=f"{np.__version__.rsplit('.', 1)[0]}.999")
+    check_versions(client)
+    pretend(client, monkeypatch, "scheduler", tensorflow=None, zarr=None)
+    check_versions(client)
+
+
+def test_no_worker_comes() -> None:
+    local = LocalCluster(n_workers=0, processes=False, dashboard_address=None)
+    with (
+        local as started,
+        Client(started, set_as_default=False) as client,
+        pytest.raises(ClusterError, match=r"no worker came within 0.2 s.*wait="),
+    ):
+        wait_for_worker(client, 0.2)
+
+
+@dataclass(frozen=True)
+class Noting(FakePredictor):
+    """Leaves a line for every call."""
+
+    log: str = ""
+
+    def __call__(self, batch: Batch, /) -> NDArray[np.float32]:
+        with open(self.log, "a") as file:
+            file.write(f"{os.getpid()} {len(batch)}\n")
+        return super().__call__(batch)
+
+
+@dataclass(frozen=True)
+class Broken(FakePredictor):
+    """Cannot be loaded."""
+
+    def __call__(self, batch: Batch, /) -> NDArray[np.float32]:
+        raise ModelError("the file has changed: load the model again")
+
+
+def test_the_model_is_loaded_once_on_each_worker_and_on_those_that_join_later(client: Client, tmp_path: Path) -> None:
+    log = tmp_path / "calls.txt"
+    preload(client, Noting(log=str(log)))
+    assert len(log.read_text().splitlines()) == 1
+    preload(client, Noting(log=str(log)))
+    assert len(log.read_text().splitlines()) == 1, "loaded twice"
+    client.cluster.scale(2)
+    client.wait_for_workers(2, timeout=30)
+    assert len(log.read_text().splitlines()) == 2, "the late worker has no model"
+
+
+def test_a_model_that_cannot_be_loaded_is_told_before_work(client: Client) -> None:
+    with pytest.raises(ModelError, match="the file has changed"):
+        preload(client, Broken())

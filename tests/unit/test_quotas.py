@@ -1,0 +1,76 @@
+"""Quotas: how long a slot is kept, and which quotas are refused."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from icemap_xr.errors import ConfigError
+from icemap_xr.providers import Quotas, known_providers, parse_provider
+from icemap_xr.quotas import BYTES_PER_PIXEL, OPENING, Limits
+
+
+def test_a_slot_is_kept_for_its_part_of_the_requests() -> None:
+    # 512 px touch at most 3 x 3 internal tiles of 256 px
+    limits = Limits("a", connections=4, requests_per_min=600)
+    assert limits.seconds((512, 512)) == pytest.approx((OPENING + 9) * 4 * 60 / 600)
+    assert limits.seconds((512, 512), rasters=2) == pytest.approx(2 * limits.seconds((512, 512)))
+
+
+def test_a_slot_is_kept_for_its_bytes() -> None:
+    limits = Limits("a", connections=4, mb_per_s=20)
+    assert limits.seconds((512, 512)) == pytest.approx(9 * 256 * 256 * BYTES_PER_PIXEL / 20e6)
+    both = Limits("a", connections=4, requests_per_min=600, mb_per_s=20)
+    assert both.seconds((512, 512)) == max(limits.seconds((512, 512)), (OPENING + 9) * 4 * 60 / 600)
+    assert Limits("a", connections=4).seconds((512, 512)) == 0
+
+
+def test_no_more_than_the_connections_are_in_a_slot_and_a_fault_gives_it_back() -> None:
+    limits, inside, most = Limits("test", connections=2), 0, 0
+    lock = threading.Lock()
+
+    def work(number: int) -> None:
+        nonlocal inside, most
+        try:
+            with limits.slot((1, 1)):
+                with lock:
+                    inside += 1
+                    most = max(most, inside)
+                time.sleep(0.01)
+                with lock:
+                    inside -= 1
+                if number % 3 == 0:
+                    raise OSError("gone")
+        except OSError:
+            pass
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert (inside, most) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("quotas", "match"),
+    [
+        ({"connections": 0}, "quotas.connections=0 allows nothing"),
+        ({"connections": 4, "mb_per_s": 0}, "quotas.mb_per_s=0.* allows nothing"),
+        ({"connections": 4, "requests_per_min": -1}, "quotas.requests_per_min=-1.* allows nothing"),
+        ({"mb_per_s": 20}, "need quotas.connections"),
+    ],
+)
+def test_quotas_of_nothing_are_refused(quotas: dict[str, Any], match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        Quotas(**quotas)
+    with pytest.raises(ConfigError, match=match):
+        parse_provider({"name": "a", "title": "a", "url": None, "sources": [], "quotas": quotas}, "a.yaml")
+
+
+def test_the_recorded_quotas_become_limits() -> None:
+    one = known_providers()["copernicus-dataspace"]
+    assert one.quotas.limits(one.name) == Limits("copernicus-dataspace", 4, None, 20)

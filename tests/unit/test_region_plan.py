@@ -1,0 +1,79 @@
+"""Plans of regions: sums by hand, what scales with what, what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from icemap_xr.errors import InputError
+from icemap_xr.quotas import BYTES_PER_PIXEL
+from icemap_xr.region_plan import RGI_KM2, Rates, plan_regions
+from icemap_xr.run_plan import window_flops
+from icemap_xr.testing.commands import Result
+
+
+def test_areas_add_up_to_the_inventory() -> None:
+    assert sum(RGI_KM2.values()) == 705_738  # 705,739 before each was rounded
+    assert [name[:2] for name in RGI_KM2] == [f"{number:02d}" for number in range(1, 20)]
+
+
+def test_svalbard_by_hand() -> None:
+    (one,) = plan_regions(["svalbard"], years=9, rates=Rates(gflops=5000, gpus=4), provider="copernicus-dataspace")
+    pixels = 33_959 * 2 * 1e6 / 100
+    scenes = round(9 * 365.25 / 12)
+    assert one.plan.scenes == {"grd": scenes, "insar": scenes - 1}
+    assert one.plan.transfer_bytes == pytest.approx((2 * scenes - 1) * pixels * BYTES_PER_PIXEL, rel=1e-3)
+    assert one.storage_tb == pytest.approx(((2 * scenes - 1) * 2 + 9 * 4) * pixels / 1e12, rel=1e-3)
+    windows = pixels / 192**2 * 9
+    assert one.gpu_hours == pytest.approx(windows * window_flops(15, 2) / 5e12 / 3600, rel=0.02)
+    reading = one.plan.transfer_bytes / (4 * 20e6) / 3600
+    assert one.wall_hours == pytest.approx(max(reading, one.gpu_hours / 4))
+
+
+def test_the_globe_is_the_sum_of_its_regions() -> None:
+    *parts, globe = plan_regions(years=2)
+    assert globe.name == "the globe"
+    assert len(parts) == 19
+    assert globe.plan.transfer_bytes == pytest.approx(sum(one.plan.transfer_bytes for one in parts), rel=1e-2)
+    assert globe.gpu_hours == pytest.approx(sum(one.gpu_hours for one in parts), rel=0.03)
+    assert globe.wall_hours is None
+
+
+def test_what_doubles() -> None:
+    (one,) = plan_regions(["11"], years=1)
+    (more,) = plan_regions(["11"], years=1, rates=Rates(tracks=2))
+    assert more.plan.transfer_bytes == pytest.approx(2 * one.plan.transfer_bytes)
+    assert more.plan.flops == pytest.approx(2 * one.plan.flops)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"regions": ["atlantis"]}, "'atlantis' names 0 of the regions"),
+        ({"regions": ["south"]}, "'south' names 4 of the regions"),
+        ({"years": 0}, "years=0"),
+        ({"provider": "nobody"}, "unknown provider 'nobody'"),
+    ],
+)
+def test_what_is_refused(options: dict[str, Any], match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        plan_regions(**({"years": 1} | options))
+
+
+@pytest.mark.parametrize("rates", [{"gflops": 0}, {"gpus": 0}, {"ground": 0.5}, {"tracks": 0}, {"overlap": 1}])
+def test_rates_that_are_none(rates: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="not allowed"):
+        Rates(**rates)
+
+
+def test_the_command_prints_numbers_and_assumptions(icemap: Callable[..., Result]) -> None:
+    done = icemap("plan", "svalbard", "--years", "2016-2024", "--provider", "copernicus-dataspace")
+    assert done.code == 0, done.err
+    assert "07 Svalbard" in done.out
+    assert "67,9" in done.out
+    assert "2 times the glacier area of RGI 6.0" in done.out
+    refused = icemap("plan", "atlantis", "--years", "2020")
+    assert refused.code == 1
+    assert "names 0 of the regions" in refused.err

@@ -1,0 +1,140 @@
+"""Archives over space: regions are joined, parts taken out."""
+
+from __future__ import annotations
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import shapely
+from geopandas.testing import assert_geodataframe_equal
+
+from icemap_xr.archive import archive, open_archive, read_glaciers, read_outlines
+from icemap_xr.errors import GridError, InputError
+from icemap_xr.outlines import outlines
+from icemap_xr.regions import merge, subset
+from icemap_xr.testing.archives import SIDE, X0, Y0, Halve, calibrated, glaciers, maps, tables
+from icemap_xr.verify import verify
+
+
+@pytest.fixture
+def old(tmp_path):
+    ds = calibrated(maps([2019, 2020]))
+    given = tables(ds)
+    return ds, given, archive(ds, tmp_path / "a.zarr", lineage={"stac_items": ["s"]}, region="Here", **given)
+
+
+def pair(tmp_path, **options):
+    """Two regions that overlap by ten columns."""
+    left, right = maps([2019], **options), maps([2019, 2020], column=30, row=5, seed=2, **options)
+    paths = [archive(ds, tmp_path / f"{name}.zarr", region=name) for name, ds in (("left", left), ("right", right))]
+    return left["probability"].values, right["probability"].values, paths
+
+
+def whole(left, right):
+    """Both on the common grid, the first year, NaN elsewhere."""
+    out = np.full((2, 35, 70), np.nan, np.float32)
+    out[0, :30, :40], out[1, 5:, 30:] = left[0], right[0]
+    return out
+
+
+@pytest.mark.parametrize("overlap", ["first", "mean"])
+def test_neighbours_are_merged_by_a_rule(tmp_path, overlap):
+    left, right, paths = pair(tmp_path)
+    path = merge(paths, tmp_path / "both.zarr", region="both", overlap=overlap)
+    tree = open_archive(path)
+    got = tree["maps"].to_dataset()
+    one, other = whole(left, right)
+    mean = np.where(np.isnan(one), other, np.where(np.isnan(other), one, (one + other) / 2))
+    expected = np.where(np.isnan(one), other, one) if overlap == "first" else mean
+    np.testing.assert_allclose(got["probability"][0], expected, rtol=1e-6)
+    assert np.isnan(got["probability"][1, :, :30]).all()
+    assert_geodataframe_equal(read_outlines(tree), outlines(got[["probability"]]))
+    assert [one["region"] for one in tree["lineage"].attrs["merged"]] == ["left", "right"]
+    assert verify(path) == []
+
+
+def test_a_fixed_map_decides_who_owns_the_ground(tmp_path):
+    left, right, paths = pair(tmp_path)
+    border = X0 + 35 * SIDE
+    owners = gpd.GeoDataFrame(
+        {"region": ["left", "right"]},
+        geometry=[shapely.box(X0, Y0 - 1000, border, Y0), shapely.box(border, Y0 - 1000, X0 + 1000, Y0)],
+        crs="EPSG:32633",
+    )
+    got = open_archive(merge(paths, tmp_path / "both.zarr", region="both", owners=owners))["maps/probability"][0]
+    one, other = whole(left, right)
+    np.testing.assert_array_equal(got[:, :35], one[:, :35])
+    np.testing.assert_array_equal(got[:, 35:], other[:, 35:])
+    with pytest.raises(InputError, match="none of the regions"):
+        merge(paths, tmp_path / "c.zarr", region="c", owners=owners.assign(region="north"))
+
+
+def test_overlapping_and_invalid_owners_and_names_that_lead_elsewhere(tmp_path):
+    left, right, paths = pair(tmp_path)
+    # a bow tie over everything, and a square; both reach over the region's edge
+    tie = shapely.Polygon([(X0 - 50, Y0 + 50), (X0 + 900, Y0 - 900), (X0 + 900, Y0 + 50), (X0 - 50, Y0 - 900)])
+    square = shapely.box(X0 - 50, Y0 - 900, X0 + 900, Y0 + 50)
+    owners = gpd.GeoDataFrame({"region": ["right", "left"]}, geometry=[square, tie], crs="EPSG:32633")
+    assert not tie.is_valid
+    got = open_archive(merge(paths, tmp_path / "both.zarr", region="both", owners=owners))["maps/probability"][0]
+    np.testing.assert_array_equal(got, whole(left, right)[1])  # the first has the ground
+    with pytest.raises(InputError, match="no CRS"):
+        merge(paths, tmp_path / "c.zarr", region="c", owners=owners.set_crs(None, allow_override=True))
+    with pytest.raises(InputError, match="region"):
+        merge(paths, tmp_path / "c.zarr", region="../c")
+    assert not (tmp_path / "c.zarr").exists()
+    assert not (tmp_path.parent / "c.zarr").exists()
+
+
+def test_a_box_across_the_antimeridian_is_named(old):
+    _, _, path = old
+    with pytest.raises(InputError, match="west < east"):
+        subset(open_archive(path), bbox=(179.0, 70.0, -179.0, 71.0))
+
+
+def test_regions_that_do_not_fit_are_not_merged(tmp_path):
+    a = archive(maps([2019]), tmp_path / "a.zarr", region="a")
+    for name, other, match in (
+        ("b", maps([2019], crs="EPSG:32632"), "EPSG:32632"),
+        ("c", maps([2019], side=20.0), "pixels of"),
+        ("d", maps([2019], column=0.5), "parts of a pixel"),
+    ):
+        with pytest.raises(GridError, match=match):
+            merge([a, archive(other, tmp_path / f"{name}.zarr")], tmp_path / "z.zarr", region="z")
+    with pytest.raises(InputError, match="at least two"):
+        merge([a], tmp_path / "z.zarr", region="z")
+    ds = calibrated(maps([2019]))
+    b = archive(ds, tmp_path / "e.zarr", calibrator=Halve())
+    with pytest.raises(InputError, match="calibrations"):
+        merge([a, b], tmp_path / "z.zarr", region="z")
+    assert not (tmp_path / "z.zarr").exists()
+
+
+def test_parts_by_year_box_and_glacier(old):
+    ds, _, path = old
+    tree = open_archive(path)
+    got, shapes, ice = subset(tree, years=[2020])
+    np.testing.assert_array_equal(got["probability"][0], ds["probability"][1])
+    assert set(shapes["year"]) == set(ice["year"]) == {2020}
+    got, shapes, ice = subset(tree, glacier="b")
+    assert got.sizes == {"year": 2, "y": 15, "x": 15}
+    np.testing.assert_array_equal(got["probability"], ds["probability"][:, 5:20, 15:30])
+    assert set(ice["glacier_id"]) == {"b"}
+    corner = gpd.GeoSeries([shapely.box(X0 + 105, Y0 - 105, X0 + 195, Y0 - 55)], crs="EPSG:32633")
+    got, shapes, ice = subset(tree, bbox=corner)
+    np.testing.assert_array_equal(got["probability"], ds["probability"][:, 5:11, 10:20])
+    assert shapes.intersects(corner[0]).all()
+    with pytest.raises(InputError, match="2018"):
+        subset(tree, years=[2018])
+    with pytest.raises(InputError, match="no glacier 'c'"):
+        subset(tree, glacier="c")
+    with pytest.raises(InputError, match="beside"):
+        subset(tree, bbox=(0.0, 0.0, 1.0, 1.0))
+
+
+def test_nullable_columns_of_glaciers_make_the_round_trip(tmp_path):
+    from icemap_xr.inventory import rgi7_table
+
+    table = rgi7_table(glaciers([2019]).assign(term_type=[1, None], glac_name=["Ä", None]))
+    path = archive(maps([2019]), tmp_path / "a.zarr", glaciers=table)
+    assert_geodataframe_equal(read_glaciers(open_archive(path)), table)

@@ -1,0 +1,138 @@
+"""The queue of tiles: tries, causes, what is set aside, what ends the run, status."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icemap_xr.errors import EmptySearchError, ModelError, PlanError, ReadError, StoreError
+from icemap_xr.leases import Leases
+from icemap_xr.testing.tileplans import tile_plan
+from icemap_xr.tilequeue import dead_tiles, revive, run_tiles, status
+from icemap_xr.tiles import Tile, TilePlan, read_plan
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> TilePlan:
+    return tile_plan(tmp_path / "plan", 9)
+
+
+class Work:
+    """Does tiles, and fails as told: errors by the index of the tile, one for each try."""
+
+    def __init__(self, **faults: list[BaseException]) -> None:
+        self.faults = {int(name.removeprefix("tile")): list(errors) for name, errors in faults.items()}
+        self.calls = Counter[int]()
+
+    def __call__(self, tile: Tile) -> dict[str, Any]:
+        self.calls[tile.index] += 1
+        if self.faults.get(tile.index):
+            raise self.faults[tile.index].pop(0)
+        return {"windows": 4}
+
+
+def test_each_tile_is_done_once_and_a_second_call_does_nothing(plan: TilePlan) -> None:
+    work = Work()
+    outcome = run_tiles(plan, work)
+    assert (outcome.done, outcome.own, outcome.dead, outcome.left) == (9, 9, (), 0)
+    assert set(work.calls.values()) == {1}
+    again = Work()
+    assert run_tiles(plan, again).own == 0
+    assert not again.calls
+
+
+def test_a_tile_that_fails_is_tried_after_all_others(plan: TilePlan) -> None:
+    work = Work(tile2=[ReadError("gone"), ReadError("gone")])
+    outcome = run_tiles(plan, work)
+    assert outcome.done == 9
+    assert work.calls[2] == 3
+    assert status(plan).retried == 1
+
+
+def test_a_tile_that_keeps_failing_is_set_aside_with_its_cause(plan: TilePlan) -> None:
+    faults: list[BaseException] = [OSError("disk https://me:hunter2@host is\nfull") for _ in range(5)]
+    outcome = run_tiles(plan, Work(tile4=faults))
+    (dead,) = outcome.dead
+    assert (dead.name, dead.tries) == (plan.tiles[4].name, 3)
+    assert dead.cause.startswith("OSError: disk")
+    assert "hunter2" not in dead.cause
+    assert "\n" not in dead.cause
+    assert outcome.done == 8
+    # it stays so until it is revived
+    assert run_tiles(plan, Work()).dead == outcome.dead
+    assert revive(plan) == 1
+    assert run_tiles(plan, Work()).dead == ()
+
+
+def test_what_a_catalogue_does_not_have_is_not_asked_for_again(plan: TilePlan) -> None:
+    work = Work(tile0=[EmptySearchError("no scene here")] * 5)
+    (dead,) = run_tiles(plan, work).dead
+    assert work.calls[0] == 1
+    assert dead.cause == "no scene here"
+
+
+def test_what_every_tile_would_meet_ends_the_run_and_blames_no_tile(plan: TilePlan) -> None:
+    with pytest.raises(ModelError, match="no such weights"):
+        run_tiles(plan, Work(**{f"tile{number}": [ModelError("no such weights")] * 9 for number in range(9)}))
+    assert dead_tiles(plan) == []
+    assert run_tiles(plan, Work()).done == 9
+
+
+def test_an_interruption_counts_as_no_try(plan: TilePlan) -> None:
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            run_tiles(plan, Work(tile3=[KeyboardInterrupt()]), tiles=plan.tiles[3:4])
+    assert run_tiles(plan, Work()).done == 9
+
+
+def test_processes_that_vanish_three_times_over_a_tile_set_it_aside(plan: TilePlan) -> None:
+    leases = Leases(plan.folder / "leases")
+    for number in range(3):
+        assert leases.take(plan.tiles[1].name, number)
+        file = plan.folder / "leases" / f"{plan.tiles[1].name}.{number}.json"
+        os.utime(file, (time.time() - 1000,) * 2)
+    outcome = run_tiles(plan, Work())
+    (dead,) = outcome.dead
+    assert dead.cause.startswith(f"its process {leases.owner} died or lost the disk")
+    assert outcome.done == 8
+
+
+def test_tiles_of_others_are_left_to_them(plan: TilePlan) -> None:
+    Leases(plan.folder / "leases").take(plan.tiles[0].name, 0)
+    work = Work()
+    outcome = run_tiles(plan, work, wait=False)
+    assert (outcome.done, outcome.left) == (8, 1)
+    assert work.calls[0] == 0
+    now = status(plan)
+    assert (now.done, now.working, now.waiting, len(now.workers)) == (8, 1, 0, 1)
+
+
+def test_status_counts_area_throughput_and_causes(plan: TilePlan) -> None:
+    fresh = status(plan)
+    assert (fresh.done, fresh.waiting, fresh.tiles_per_hour, fresh.hours_left) == (0, 9, None, None)
+    run_tiles(plan, Work(tile5=[EmptySearchError("no scene here")]), tiles=plan.tiles[:6])
+    now = status(read_plan(plan.folder))
+    assert (now.tiles, now.done, now.dead, now.waiting) == (9, 5, 1, 3)
+    assert now.km2_done == pytest.approx(sum(tile.km2 for tile in plan.tiles[:5]))
+    assert now.causes == (("no scene here", 1),)
+    assert now.tiles_per_hour is not None
+    assert now.hours_left == pytest.approx(3 / now.tiles_per_hour)
+
+
+def test_a_plan_that_cannot_be_written_is_told_before_work(plan: TilePlan) -> None:
+    # a file in the place of a folder denies writing to everybody, also to root
+    (plan.folder / "leases").write_text("")
+    work = Work()
+    with pytest.raises(PlanError, match="cannot be written"):
+        run_tiles(plan, work)
+    assert not work.calls
+
+
+def test_a_result_that_is_no_json_is_an_error(plan: TilePlan) -> None:
+    with pytest.raises(StoreError, match="must be plain JSON"):
+        run_tiles(plan, lambda tile: {"x": object()})
