@@ -71,7 +71,8 @@ def serve_files(folder: Path, *, port: int = 0) -> Iterator[str]:
             ) from None
         listener.listen()
         port = listener.getsockname()[1]
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+        # uvicorn's own set-up of logging would close the handlers that the caller's process already has
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, log_level="error", lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
