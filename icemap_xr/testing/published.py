@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from icemap_xr.testing.fakes import FakePredictor
+
+#: a model for datasets in memory, and one for the features of a cube on disk
+MODEL = FakePredictor(8, 3)
+STORED = FakePredictor(8, 3, ("rtc", "insar"))
 
 
 def published(ds: xr.Dataset, model: FakePredictor) -> NDArray[np.float64]:
@@ -35,3 +41,9 @@ def published(ds: xr.Dataset, model: FakePredictor) -> NDArray[np.float64]:
             weight_sum[part] += weights
     result: NDArray[np.float64] = (total / np.where(weight_sum > 0, weight_sum, 1))[:height, :width]
     return result
+
+
+def probability(ds: xr.Dataset, model: Any = MODEL, **options: Any) -> NDArray[np.float32]:
+    """Return the computed glacier probability `(year, y, x)` of a dataset with options of `predict`."""
+    values: NDArray[np.float32] = ds.icemap.predict(model, **options).probability.values
+    return values

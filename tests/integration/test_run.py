@@ -35,10 +35,11 @@ def icemap(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedP
 
 
 def opera_config(golden: Path, provider: str, folder: Path, **changes: Any) -> Path:
-    """The shipped OPERA pipeline with reference weights of one feature, for the given source."""
+    """The shipped OPERA pipeline with reference weights of one feature, for the given source, on one worker process."""
     content = yaml.safe_load((ROOT / "pipelines" / "opera_rtc.yaml").read_text())
     content["search"]["provider"] = provider
     content["model"] = {"name": str(golden / "maxpool_grd_filters8.h5"), "features": ["rtc"], "window": 32}
+    content["cluster"] = {"kind": "local", "workers": 1}
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(content | changes))
     return path
@@ -58,7 +59,11 @@ def test_the_whole_chain_runs_on_the_real_series_over_http(
     write_raster(tmp_path / "dem.tif", 1000 + np.add.outer(np.arange(80.0), np.arange(80.0)), grid=grid)
     errors = {"errors_m": [-10.0, 10.0], "segment_m": 500.0, "method": "hard", "threshold": 0.5}
     (tmp_path / "edges.json").write_text(json.dumps(errors))
-    more = {"outlines": {"edge_errors": "edges.json"}, "glaciers": {"dem": "dem.tif", "pixel_size": 30}}
+    more = {
+        "outlines": {"edge_errors": "edges.json"},
+        "glaciers": {"dem": "dem.tif", "pixel_size": 30},
+        "cluster": {"kind": "local", "workers": 2},
+    }
     done = icemap("run", opera_config(golden, opera_api, tmp_path, **more), "--output", out)
     assert done.returncode == 0, done.stderr
     assert "weights: maxpool_grd_filters8: weights read from maxpool_grd_filters8.h5" in done.stdout

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pystac
 import pytest
+import xarray as xr
 
-from icemap_xr.cube import build_cube
+from icemap_xr.cube import build_cube, open_cube
 from icemap_xr.testing.fakes import small_grid
 from icemap_xr.testing.rasters import pair_item, rtc_item, write_raster
 
@@ -29,3 +30,9 @@ def rtc_cube(tmp_path_factory: pytest.TempPathFactory) -> Path:
         items.append(pair_item(pair, f"2020-{month:02d}-01", f"2020-{month:02d}-13"))
     build_cube(pystac.ItemCollection(items), small_grid(SHAPE), folder / "cube.zarr", steps=3, chunk=16)
     return folder / "cube.zarr"
+
+
+@pytest.fixture
+def cube(rtc_cube: Path) -> xr.Dataset:
+    """Open the cube on disk."""
+    return open_cube(rtc_cube)

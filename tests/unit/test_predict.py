@@ -20,27 +20,10 @@ from icemap_xr.errors import (
 )
 from icemap_xr.grid import RegionGrid
 from icemap_xr.testing.fakes import CountingPredictor, FakePredictor, yearly_dataset
-from icemap_xr.testing.published import published
+from icemap_xr.testing.published import MODEL, STORED, probability, published
 from icemap_xr.types import Batch, InputSpec, ModelSpec
 
 SHAPE = (37, 45)
-MODEL = FakePredictor(8, 3)
-STORED = FakePredictor(8, 3, ("rtc", "insar"))
-
-
-@pytest.fixture
-def path(rtc_cube: Path) -> Path:
-    return rtc_cube
-
-
-@pytest.fixture
-def cube(rtc_cube: Path) -> xr.Dataset:
-    return open_cube(rtc_cube)
-
-
-def probability(ds: xr.Dataset, model: Any = MODEL, **options: Any) -> NDArray[np.float32]:
-    values: NDArray[np.float32] = ds.icemap.predict(model, **options).probability.values
-    return values
 
 
 @pytest.mark.parametrize("shape", [(37, 45), (33, 16), (16, 16), (17, 61), (5, 3), (1, 1), (1, 40)])
@@ -233,13 +216,13 @@ def test_an_untouched_store_costs_at_most_1_1_tasks_per_block(
     assert count(maps) <= 1.1 * 30
 
 
-def test_graphs_have_the_same_names_for_the_same_and_others_for_other_inputs(path: Path) -> None:
+def test_graphs_have_the_same_names_for_the_same_and_others_for_other_inputs(rtc_cube: Path) -> None:
     def name(ds: xr.Dataset | None = None, model: Any = STORED, **options: Any) -> set[str]:
-        ds = open_cube(path) if ds is None else ds
+        ds = open_cube(rtc_cube) if ds is None else ds
         array = ds.icemap.predict(model, **options).probability.data
         return {str(key) for key in dask.core.flatten(array.__dask_keys__())}
 
-    cube = open_cube(path)
+    cube = open_cube(rtc_cube)
     mask = xr.DataArray(np.ones(SHAPE, bool), dims=("y", "x"))
     aoi = (15.0, 78.0, 15.001, 78.4)
     moved = cube.assign_coords(x=cube.x + 20)
@@ -267,7 +250,7 @@ def test_graphs_have_the_same_names_for_the_same_and_others_for_other_inputs(pat
             assert not one & other
     assert name() == names[0]
     assert name(mask=mask) == names[9]
-    assert name(open_cube(path).icemap.yearly()) == names[14]
+    assert name(open_cube(rtc_cube).icemap.yearly()) == names[14]
 
 
 def test_years_are_chosen_and_kept_apart() -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 
 from icemap_xr import blockjob, schema
-from icemap_xr.cube import build_cube, open_cube
+from icemap_xr.cube import build_cube
 from icemap_xr.errors import (
     CroppedCubeWarning,
     InputError,
@@ -26,28 +26,10 @@ from icemap_xr.grid import RegionGrid
 from icemap_xr.kernels import blend
 from icemap_xr.storearray import StoreArray
 from icemap_xr.testing.fakes import CountingPredictor, FakePredictor, small_grid, yearly_dataset
-from icemap_xr.testing.published import published
+from icemap_xr.testing.published import MODEL, STORED, probability, published
 from icemap_xr.testing.rasters import rtc_item, write_raster
 
 SHAPE = (37, 45)
-MODEL = FakePredictor(8, 3)
-STORED = FakePredictor(8, 3, ("rtc", "insar"))
-
-
-@pytest.fixture
-def path(rtc_cube: Path) -> Path:
-    return rtc_cube
-
-
-@pytest.fixture
-def cube(rtc_cube: Path) -> xr.Dataset:
-    return open_cube(rtc_cube)
-
-
-def probability(ds: xr.Dataset, model: Any = MODEL, **options: Any) -> NDArray[np.float32]:
-    values: NDArray[np.float32] = ds.icemap.predict(model, **options).probability.values
-    return values
-
 
 # --- part of a map
 

@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 import shapely
 import xarray as xr
-from numpy.typing import NDArray
 
-from icemap_xr.cube import open_cube
 from icemap_xr.errors import (
     GridError,
     IcemapError,
@@ -22,26 +20,10 @@ from icemap_xr.errors import (
     SchemaError,
 )
 from icemap_xr.testing.fakes import FakePredictor, yearly_dataset
+from icemap_xr.testing.published import MODEL, STORED, probability
 from icemap_xr.types import InputSpec, ModelSpec
 
 SHAPE = (37, 45)
-MODEL = FakePredictor(8, 3)
-STORED = FakePredictor(8, 3, ("rtc", "insar"))
-
-
-@pytest.fixture
-def path(rtc_cube: Path) -> Path:
-    return rtc_cube
-
-
-@pytest.fixture
-def cube(rtc_cube: Path) -> xr.Dataset:
-    return open_cube(rtc_cube)
-
-
-def probability(ds: xr.Dataset, model: Any = MODEL, **options: Any) -> NDArray[np.float32]:
-    values: NDArray[np.float32] = ds.icemap.predict(model, **options).probability.values
-    return values
 
 
 def without_crs(ds: xr.Dataset) -> xr.Dataset:
@@ -171,9 +153,9 @@ def test_scenes_dropped_after_the_index_was_made_are_refused(cube: xr.Dataset, c
         change(cube).icemap.predict(STORED) if form == "predict" else change(cube).icemap.yearly()
 
 
-def test_codes_of_a_cube_that_were_not_decoded_are_refused(path: Path) -> None:
+def test_codes_of_a_cube_that_were_not_decoded_are_refused(rtc_cube: Path) -> None:
     with pytest.raises(SchemaError, match=r"int16.*float"):
-        xr.open_zarr(path, mask_and_scale=False).icemap.predict(STORED)
+        xr.open_zarr(rtc_cube, mask_and_scale=False).icemap.predict(STORED)
 
 
 def test_units_that_are_not_told_are_warned_of() -> None:
