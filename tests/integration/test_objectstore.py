@@ -80,7 +80,7 @@ def test_a_map_is_made_from_a_bucket_by_other_processes(bucket: Any, local: Path
     url = objectstore.publish(local, f"s3://{bucket.name}/cube.zarr")
     model = FakePredictor(features=("rtc",), steps=3, window=16)
     here = ix.open_cube(local).icemap.predict(model).compute()
-    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster):
         there = ix.open_cube(url).icemap.predict(model).compute()
     np.testing.assert_array_equal(there.probability, here.probability)

@@ -21,7 +21,7 @@ from icemap_xr.types import Batch
 
 @pytest.fixture
 def client() -> Iterator[Client]:
-    local = LocalCluster(n_workers=1, processes=False, dashboard_address=None)
+    local = LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0")
     with local as started, Client(started, set_as_default=False) as found:
         yield found
 
@@ -70,7 +70,7 @@ def test_a_patch_release_and_a_scheduler_without_networks_are_accepted(
 
 
 def test_no_worker_comes() -> None:
-    local = LocalCluster(n_workers=0, processes=False, dashboard_address=None)
+    local = LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0")
     with (
         local as started,
         Client(started, set_as_default=False) as client,

@@ -36,7 +36,7 @@ class Recorder:
             def adapt(self, **bounds: Any) -> None:
                 recorder.scaled.append(bounds)
 
-        return Started(n_workers=1, processes=False, dashboard_address=None)
+        return Started(n_workers=1, processes=False, dashboard_address="127.0.0.1:0", resources={"GPU": 1})
 
 
 class Refuses:

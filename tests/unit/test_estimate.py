@@ -260,7 +260,7 @@ def test_limits_and_threads_are_those_of_the_cluster(path: Path) -> None:
 
     with (
         LocalCluster(
-            n_workers=1, threads_per_worker=3, processes=False, memory_limit="1GiB", dashboard_address=None
+            n_workers=1, threads_per_worker=3, processes=False, memory_limit="1GiB", dashboard_address="127.0.0.1:0"
         ) as cluster,
         Client(cluster),
     ):
