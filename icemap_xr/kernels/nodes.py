@@ -8,6 +8,7 @@ the heights by a parabola.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +58,7 @@ def spread(
     rows, columns = np.meshgrid(positions(shape[0]), positions(shape[1]), indexing="ij")
     at = levels(height)
     found = [function(rows, columns, float(level)) for level in at]
-    down, across = _weights(shape[0]), _weights(shape[1])
+    down, across = _neighbours(shape[0]), _neighbours(shape[1])
     u = (height - at[1]) / (at[2] - at[1])
     out = []
     for low, middle, high in zip(*found, strict=True):
@@ -68,25 +69,27 @@ def spread(
     return out
 
 
-def _between(down: Floats, nodes: Floats, across: Floats) -> Floats:
-    """Interpolate; NaN only where a node that counts is NaN, for 0 times NaN would spread over the whole block."""
-    gone = np.isnan(nodes)
-    if not gone.any():
-        return np.asarray(down @ nodes @ across.T)
-    out = np.asarray(down @ np.where(gone, 0.0, nodes) @ across.T)
-    out[down @ gone.astype(np.float64) @ across.T > 0] = np.nan
-    return out
+def _between(down: _Neighbours, nodes: Floats, across: _Neighbours) -> Floats:
+    """Interpolate along rows, then along columns.
+
+    Sums of two neighbours and no products of matrices: those would start threads in each of the threads that call this.
+    """
+    rows = down.low[1][:, None] * nodes[down.low[0]] + down.high[1][:, None] * nodes[down.high[0]]
+    return np.asarray(across.low[1] * rows[:, across.low[0]] + across.high[1] * rows[:, across.high[0]])
 
 
-def _weights(size: int) -> Floats:
-    """Return the weights `(pixel, node)` of linear interpolation."""
-    nodes = positions(size)
-    if nodes.size == 1:
-        return np.ones((size, 1))
-    pixels = np.arange(size)
-    left = np.clip(np.searchsorted(nodes, pixels, side="right") - 1, 0, nodes.size - 2)
-    share = (pixels - nodes[left]) / (nodes[left + 1] - nodes[left])
-    out = np.zeros((size, nodes.size))
-    out[pixels, left] = 1 - share
-    out[pixels, left + 1] += share
-    return out
+class _Neighbours(NamedTuple):
+    """Node before and after each pixel of a side, with its weight."""
+
+    low: tuple[NDArray[np.intp], Floats]
+    high: tuple[NDArray[np.intp], Floats]
+
+
+def _neighbours(size: int) -> _Neighbours:
+    nodes, pixels = positions(size), np.arange(size)
+    left = np.clip(np.searchsorted(nodes, pixels, side="right") - 1, 0, max(nodes.size - 2, 0))
+    right = np.minimum(left + 1, nodes.size - 1)
+    share = (pixels - nodes[left]) / np.maximum(nodes[right] - nodes[left], 1.0)
+    # a node without weight is not read: 0 times NaN is NaN
+    left, right = np.where(share == 1, right, left), np.where(share == 0, left, right)
+    return _Neighbours((left, 1 - share), (right, share))
