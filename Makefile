@@ -45,6 +45,9 @@ lock:
 	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet "uv>=0.9"; }
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-annotate --no-emit-index-url --quiet -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml pipelines/creodias/image.in --extra monitoring -c requirements.lock \
+		--python-platform x86_64-manylinux_2_28 --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--no-emit-index-url --quiet -o pipelines/creodias/requirements.lock
 
 clean:
 	rm -rf $(VENV) $(DEMO)

@@ -32,6 +32,8 @@ _SECRET = re.compile(r"secret|token|passw|userpwd|bearer|access_key|headers|auth
 #: what must not stand in an address: spaces, control characters, and what some readers take for a slash
 _ODD = re.compile(r"[\s\x00-\x1f\x7f\\]")
 _VIRTUAL = (".vrt", ".xml", ".json", ".wms", ".dods")
+#: only temporary keys come with one
+_SESSION = "AWS_SESSION_TOKEN"
 #: seconds before its end at which a token is replaced
 _MARGIN = 60.0
 
@@ -57,7 +59,8 @@ class Access:
         Client name for ``"oidc"``.
     credentials
         Name of the environment variable by what it is for: GDAL options such as ``AWS_ACCESS_KEY_ID`` with ``"s3"``,
-        ``user`` and ``password`` with ``"oidc"``, ``subscription_key`` (optional) with ``"sas"``.
+        ``user`` and ``password`` with ``"oidc"``, ``subscription_key`` with ``"sas"``. The latter and
+        ``AWS_SESSION_TOKEN`` may be unset. Without ``"s3"`` buckets are read unsigned, whatever the environment holds.
     gdal
         GDAL options without secrets, such as ``AWS_S3_ENDPOINT``.
     """
@@ -136,13 +139,21 @@ class Access:
             An environment variable that the profile names is not set.
         """
         out = dict(self.gdal)
-        if self.signing == "s3" and _parts(href)[0] == "s3":
-            out |= {option: _secret(name) for option, name in self.credentials.items()}
+        if _parts(href)[0] == "s3":
+            out |= self._keys()
         if self.signing == "oidc" and _parts(href)[0] in ("http", "https"):
             assert self.token_url is not None
             token = _TOKENS.get(self.token_url, lambda: self._bearer(patience))
             out |= {"GDAL_HTTP_AUTH": "BEARER", "GDAL_HTTP_BEARER": token}
         return out
+
+    def _keys(self) -> dict[str, str]:
+        """Return the keys of the profile alone: GDAL would take those of another service from the environment."""
+        if self.signing != "s3":
+            return {"AWS_NO_SIGN_REQUEST": "YES"}
+        session = self.credentials.get(_SESSION)
+        found = {option: _secret(name) for option, name in self.credentials.items() if option != _SESSION}
+        return found | {_SESSION: os.environ.get(session, "") if session else ""}
 
     def renew(self, href: str) -> bool:
         """Forget the token for an address; returns whether there can be a new one."""

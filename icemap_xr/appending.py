@@ -31,6 +31,7 @@ from icemap_xr.cftables import encode_polygons, plain
 from icemap_xr.errors import GridError, InputError
 from icemap_xr.grid import RegionGrid
 from icemap_xr.lineage import scrub
+from icemap_xr.tableyears import check_years, in_order
 from icemap_xr.types import Calibrator, StrPath
 
 #: attributes in which the areas of one archive must agree
@@ -86,7 +87,8 @@ def append(
     ds
         Maps of later years on the archive's grid, with `calibrated` if the archive has it.
     areas, outlines, glaciers, blocks
-        Of the new years; needed exactly where the archive has them.
+        Of the new years and no others; needed exactly where the archive has them. Areas without a dim `year`, such as
+        a trend, must be the same in both: else they would hold for neither.
     calibrator
         What made `calibrated`; must be the archive's.
     lineage
@@ -95,7 +97,8 @@ def append(
     Raises
     ------
     InputError
-        A year is there already or earlier than the archive's last, a table is missing, or the calibrators differ.
+        A year is there already or earlier than the archive's last, a table is missing or of other years than the maps,
+        or the calibrators differ.
     GridError
         The grids differ.
     StoreBusyError
@@ -112,6 +115,8 @@ def append(
         done = record.get("appended", [])
         if not (done and done[-1]["sha256"] == entry["sha256"]):
             _check_append(path, tree, old, ds, calibrator)
+            check_years([int(year) for year in ds[schema.YEAR].values], {**given})
+            ds, areas, blocks = in_order(ds), areas and in_order(areas), blocks and in_order(blocks)
             following = _beside(path, "next")
             write_store(
                 _concatenated(old, ds),
@@ -231,8 +236,24 @@ def _joined_areas(old: xr.Dataset | None, new: xr.Dataset | None) -> xr.Dataset 
                 f"the archive's areas have {name} {old.attrs.get(name)!r}, the new ones {new.attrs.get(name)!r}: one "
                 "table would mix two kinds; make them with the same options"
             )
-    by_year = [name for name, var in old.data_vars.items() if schema.YEAR in var.dims]
-    return xr.concat([old[by_year], new[by_year]], schema.YEAR, coords="minimal", compat="override", join="override")
+    kinds = {str(name): schema.YEAR in var.dims for one in (old, new) for name, var in one.data_vars.items()}
+    for name in kinds:
+        if name not in old or name not in new:
+            raise InputError(
+                f"{name!r} is only in the {'archive' if name in old else 'new'} areas: make both tables alike"
+            )
+    fixed = [name for name, by_year in kinds.items() if not by_year]
+    for name in fixed:
+        if not old[name].variable.equals(new[name].variable):
+            raise InputError(
+                f"{name!r} of the areas has no year, and is another in the archive than in the new areas, so neither "
+                "holds for all years together: archive the maps of all years anew, with areas of them all"
+            )
+    by_year = [name for name in kinds if name not in fixed]
+    if not by_year:
+        return old
+    joined = xr.concat([old[by_year], new[by_year]], schema.YEAR, coords="minimal", compat="override", join="override")
+    return joined.assign(old[fixed].data_vars)
 
 
 def _joined_blocks(tree: xr.DataTree, new: xr.Dataset | None) -> xr.Dataset | None:

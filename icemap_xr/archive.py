@@ -23,8 +23,9 @@ from icemap_xr.kernels.confidence import shannon_confidence
 from icemap_xr.kernels.probabilities import check_probabilities
 from icemap_xr.lineage import scrub, software
 from icemap_xr.manifest import check_chunks
-from icemap_xr.overviews import widely_readable, write_overviews
+from icemap_xr.overviews import multiscales, widely_readable, write_overviews
 from icemap_xr.sidecars import CLASSES, glaciers_path, sidecar_paths, stac_item, write_geoparquet, write_item
+from icemap_xr.tableyears import check_years, in_order
 from icemap_xr.types import Calibrator, StrPath
 from icemap_xr.urls import is_remote
 
@@ -60,12 +61,12 @@ def archive(
 
     ::
 
-        <name>.zarr             attributes: region, Conventions, icemap_archive_version
+        <name>.zarr             attributes: region, Conventions, icemap_archive_version, multiscales
         ├── maps                (year, y, x): probability float32; calibrated float32 where `ds` has it;
         │                       confidence float32 (1 - Shannon entropy of probability, bits);
         │                       glacier_class uint8 (1 glacier: probability > 0.5, 0 not, 255 unobserved)
         ├── overviews/2, 4, ... the maps at 2, 4, ... times the pixel side, down to 512 pixels: averages of observed
-        │                       pixels; the class is that of the averaged probability; attribute `multiscales`
+        │                       pixels; the class is that of the averaged probability
         ├── outlines            CF geometry (node_count, part_node_count, interior_ring, x, y), year, area_km2, ...
         ├── glaciers            the same for `glaciers`: a row per glacier and year
         ├── areas               what `areas` holds without a dim "draw"
@@ -77,8 +78,8 @@ def archive(
         <name>.glaciers.parquet the glaciers likewise (only with `glaciers`)
         <name>.json             a STAC item (projection, classification, datacube and MLM fields)
 
-    Nothing half-written gets the store's name: the same call made again resumes where a killed one stopped, and is a
-    no-op where it had finished.
+    Years are written in ascending order. Nothing half-written gets the store's name: the same call made again resumes
+    where a killed one stopped, and is a no-op where it had finished.
 
     Parameters
     ----------
@@ -88,9 +89,9 @@ def archive(
     path
         The store, for example ``"svalbard.zarr"``.
     areas
-        Areas in km2 and their draws, of any dims.
+        Areas in km2 and their draws, of any dims; with a dim `year`, of the years of `ds`.
     outlines
-        Outlines with `year`, `area_km2` and `geometry`, in the CRS of `ds`.
+        Outlines with `year`, `area_km2` and `geometry`, in the CRS of `ds` and of no other years.
     calibrator
         What made `calibrated`.
     lineage
@@ -153,6 +154,9 @@ def write_store(
     Where years were `appended`, the manifest says that no call writes the store again: the old one is gone.
     """
     schema.validate_maps(ds, "archive")
+    ds, areas, blocks = in_order(ds), areas and in_order(areas), blocks and in_order(blocks)
+    years = [int(year) for year in ds[schema.YEAR].values]
+    check_years(years, {"areas": areas, "blocks": blocks, "outlines": outlines, "glaciers": glaciers})
     grid = RegionGrid.from_dataset(ds[[schema.PROBABILITY]])
     for what, frame in (("outlines", outlines), ("glaciers", glaciers)):
         if frame is not None and frame.crs != CRS(grid.crs):
@@ -160,6 +164,7 @@ def write_store(
     tables = plain(areas) if areas is not None else xr.Dataset()
     draws = [name for name, var in tables.data_vars.items() if "draw" in var.dims]
     root = {"Conventions": "CF-1.11", "region": region, "icemap_archive_version": ARCHIVE_VERSION}
+    root |= multiscales(grid.shape)
     groups = {
         "": xr.Dataset(attrs=root),
         "maps": _maps(ds, grid),

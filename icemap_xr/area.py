@@ -11,12 +11,18 @@ import xarray as xr
 
 from icemap_xr import schema
 from icemap_xr.arealscale import AreaKind, GroundWeights, check_area_kind
-from icemap_xr.blocktable import block_table, choose_map
+from icemap_xr.blocktable import block_table, choose_map, facts_of
 from icemap_xr.errors import InputError
 from icemap_xr.grid import RegionGrid
+from icemap_xr.options import made_by
 from icemap_xr.regionsums import REGION, band_labels, read_regions, region_sums, sums_by_label, true_areas
 
 ELEVATION = "elevation"
+_LONG_NAMES = {
+    "area_km2": "area of ice",
+    "observed_km2": "observed area",
+    "unobserved_km2": "area without an observation",
+}
 #: a difference of two areas below this share of them is rounding, not unobserved ground
 _ROUNDING = {"planar": 1e-9, "true": 1e-6}
 
@@ -40,8 +46,8 @@ def area(
         observed, and a CRS in metres.
     by
         Polygons, in any CRS, to sum separately; overlapping ones are independent. Each pixel counts by the fraction
-        a polygon covers, exact to rounding (relative error below 1e-9); edges are straight in the map's CRS between
-        the polygon's vertices. Or ``"elevation"``, for bands of `dem`.
+        a polygon covers, exact to rounding (relative error below 1e-9); edges are straight in
+        the polygons' own CRS between vertices. Or ``"elevation"``, for bands of `dem`.
     method
         ``"soft"``: sum of probability. ``"hard"``: pixels with probability > `threshold`.
     threshold
@@ -82,7 +88,7 @@ def area(
     grid = RegionGrid.from_dataset(ds)
     cut = threshold if method == "hard" else None
     weights = GroundWeights(grid) if area_kind == "true" else None
-    attrs: dict[str, Any] = {"area_kind": area_kind, "method": method, "calibrated": calibrated}
+    attrs: dict[str, Any] = {"area_kind": area_kind, "method": method, **facts_of(array, calibrated)}
     if cut is not None:
         attrs["threshold"] = cut
     coords: dict[str, Any] = {schema.YEAR: array[schema.YEAR].variable}
@@ -113,9 +119,10 @@ def area(
         "unobserved_km2": xr.DataArray(unobserved, dims=dims),
     }
     named = {
-        name: (one * grid.pixel_area_km2).assign_attrs({"units": "km2", **attrs}) for name, one in variables.items()
+        name: (one * grid.pixel_area_km2).assign_attrs({"units": "km2", "long_name": _LONG_NAMES[name], **attrs})
+        for name, one in variables.items()
     }
-    return xr.Dataset(named, coords=coords, attrs=attrs)
+    return xr.Dataset(named, coords=coords, attrs=made_by() | attrs)
 
 
 def _by_elevation(

@@ -30,6 +30,7 @@ from icemap_xr.kernels.blend import READ_ROWS, blend_block
 from icemap_xr.kernels.infer import Dropout, Infer, Tta
 from icemap_xr.kernels.windows import WindowGrid
 from icemap_xr.metrics import count
+from icemap_xr.placing import AT_WORK, PREDICT
 from icemap_xr.plausible import check_values, checked_answer
 from icemap_xr.types import Batch, FeatureSpec, Predictor, SamplingPredictor
 from icemap_xr.yearindex import Gaps, fill_gaps, yearly
@@ -39,8 +40,7 @@ BLOCK_TARGET = 3072
 
 #: held by the block of this process that computes
 _LANE = threading.Lock()
-#: blocks of this process that hold data: one that computes, one that reads
-AT_WORK = 2
+#: held by the blocks of this process that hold data
 _IN_WORK = threading.BoundedSemaphore(AT_WORK)
 
 
@@ -233,7 +233,7 @@ def _readers(
 def _from_store(readers: tuple[YearReader, ...], job: Job, wanted: Any) -> da.Array:
     """One task per block, which reads the store itself."""
     chunks = _chunks(job, len(readers))
-    name = f"icemap-predict-{job.token(readers, wanted)}"
+    name = f"{PREDICT}{job.token(readers, wanted)}"
     mask = None if wanted is None else da.asarray(wanted).rechunk(job.blocks.chunks)
     classes = (0,) * len(job.class_axis)
     graph: dict[Any, Any] = {}
@@ -280,7 +280,7 @@ def _array_block(
     origin = (local[0].start + offset[0], local[1].start + offset[1])
     part = None if mask is None else mask[_local(block, offset)]
     shape = (1, *job.class_axis, *(b.stop - b.start for b in block))
-    name = f"icemap-predict-{token}-{year}-{i}-{j}"
+    name = f"{PREDICT}{token}-{year}-{i}-{j}"
     known = job.wanted(*block, None if isinstance(part, da.Array) else part)
     if known is not None and not known.any():
         return da.full(shape, np.nan, np.float32, name=name)
@@ -290,7 +290,7 @@ def _array_block(
         job=job,
         origin=origin,
         index=(i, j),
-        dask_key_name=f"icemap-predict-block-{token}-{year}-{i}-{j}",
+        dask_key_name=f"{PREDICT}block-{token}-{year}-{i}-{j}",
     )
     return da.from_delayed(task, shape, np.float32, name=name)
 

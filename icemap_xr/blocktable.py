@@ -5,6 +5,7 @@ Below the stages: `area` and `bootstrap_area` both start here.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -21,8 +22,10 @@ from icemap_xr.arealscale import GroundWeights
 from icemap_xr.errors import InputError, UncalibratedWarning, warn
 from icemap_xr.grid import RegionGrid
 from icemap_xr.kernels.blocks import BlockSums, block_sums
+from icemap_xr.options import calendar_years, check_threshold
 
 T = TypeVar("T")
+_FACTS = ("calibrated", "calibrator", "calibrator_fitted_on", "temporal_filter")
 BLOCK_Y, BLOCK_X, BLOCK = "block_y", "block_x", "block"
 
 
@@ -56,10 +59,10 @@ def choose_map(ds: xr.Dataset, method: str, threshold: float, what: str) -> tupl
     """
     if method not in ("soft", "hard"):
         raise InputError(f"method {method!r} is not allowed: give 'soft' (sum of probability) or 'hard' (threshold)")
-    if not 0 <= threshold < 1:
-        raise InputError(f"threshold {threshold!r} is not allowed: give a probability 0 <= threshold < 1")
+    check_threshold(threshold)
     calibrated = schema.CALIBRATED in ds
     array = schema.validate_maps(ds, what, schema.CALIBRATED if calibrated else schema.PROBABILITY)
+    calendar_years(array, what)
     if not np.issubdtype(array.dtype, np.floating):
         raise InputError(f"{array.name!r} has dtype {array.dtype}, {what} needs a float: decode or convert it first")
     if method == "soft" and not calibrated:
@@ -69,6 +72,24 @@ def choose_map(ds: xr.Dataset, method: str, threshold: float, what: str) -> tupl
             UncalibratedWarning,
         )
     return array, calibrated
+
+
+def facts_of(array: xr.DataArray, calibrated: bool) -> dict[str, Any]:
+    """Return what a result has to say about the map it was summed from: calibration and temporal filter."""
+    facts: dict[str, Any] = {"calibrated": calibrated}
+    if "calibrator" in array.attrs:
+        content = json.loads(array.attrs["calibrator"])
+        facts |= {"calibrator": str(content.get("name", "")), "calibrator_fitted_on": str(content.get("fitted_on", ""))}
+    if "temporal_filter" in array.attrs:
+        facts["temporal_filter"] = array.attrs["temporal_filter"]
+    return facts
+
+
+def facts_kept(areas: xr.Dataset) -> dict[str, Any]:
+    """Return what areas say of themselves that also holds for rates and changes made from them."""
+    kept = {key: key for key in ("interval_kind", "area_kind", *_FACTS)}
+    kept |= {"method": "area_method", "threshold": "area_threshold"}  # a trend has a method of its own
+    return {name: areas.attrs[key] for key, name in kept.items() if key in areas.attrs}
 
 
 def reduce_chunks(

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from icemap_xr import schema
 from icemap_xr.arealscale import AreaKind, GroundWeights, check_area_kind
-from icemap_xr.blocktable import BLOCK, BLOCK_X, BLOCK_Y, block_table, choose_map
+from icemap_xr.blocktable import BLOCK, BLOCK_X, BLOCK_Y, block_table, choose_map, facts_of
 from icemap_xr.domain import tile_table, within_domain
-from icemap_xr.errormodel import BlockErrors, read_errors
+from icemap_xr.errormodel import BlockErrors, check_map_kind, read_errors
 from icemap_xr.errors import InputError, OutsideBlocksWarning, warn
 from icemap_xr.grid import RegionGrid
 from icemap_xr.kernels.draws import (
@@ -24,6 +24,7 @@ from icemap_xr.kernels.draws import (
     percentile_interval,
     resampled_areas,
 )
+from icemap_xr.options import check_count, check_level, check_seed, made_by
 
 #: share of the observed area outside given blocks from which on there is a warning
 _OUTSIDE = 1e-6
@@ -112,8 +113,8 @@ def bootstrap_area(
         same size. An array `(error,)`, drawn anew for each year, or `(error, year)`, rows drawn whole so that what
         persists between years cancels in changes; or a mapping as `icemap_xr.errormodel.held_out_errors` makes it, with
         `errors` and, if known, `year_effect` `(effect,)`, `region_effect` `(effect,)`, `range_m` (distance in metres at
-        which the correlation of errors falls to 1/e), `year_correlation` (of a block's errors) and `block` (side,
-        checked).
+        which the correlation of errors falls to 1/e), `year_correlation` (of a block's errors), and `block`,
+        `method`, `threshold` and `map_kind`, which are checked. A mapping without `method` is of soft areas.
     interval
         ``"percentile"``: equal tails of the draws. ``"bca"``: bias-corrected and accelerated, for sampling only.
     domain
@@ -170,7 +171,8 @@ def bootstrap_area(
         draws = resampled_areas(ice, observed, n, seed, ratio=estimator == "ratio")
     else:
         size = blocks.side_m if isinstance(block, gpd.GeoDataFrame) else block
-        model = read_errors(block_errors, len(array[schema.YEAR]), blocks.side_m, size)  # type: ignore[arg-type]
+        model = read_errors(block_errors, len(array[schema.YEAR]), blocks.side_m, size, cut)  # type: ignore[arg-type]
+        check_map_kind(block_errors, array)  # type: ignore[arg-type]
         draws = corrected_areas(ice, observed, model, n, seed, (blocks.rows, blocks.columns))
     attrs: dict[str, Any] = {
         "interval_kind": kind,
@@ -181,7 +183,7 @@ def bootstrap_area(
         "seed": seed,
         "area_kind": area_kind,
         "method": method,
-        "calibrated": calibrated,
+        **facts_of(array, calibrated),
         "domain": "map" if domain is None else "mask" if isinstance(domain, xr.DataArray) else "polygons",
     }
     if kind == "sampling":
@@ -201,14 +203,11 @@ def _check_options(n: int, seed: int, kind: str, estimator: str, level: float, b
         raise InputError(f"kind {kind!r} is not allowed: give 'sampling' or 'mapping'")
     if estimator not in ("ratio", "sum"):
         raise InputError(f"estimator {estimator!r} is not allowed: give 'ratio' or 'sum'")
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise InputError(f"n {n!r} is not allowed: give a whole number of draws >= 1")
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise InputError(f"seed {seed!r} is not allowed: give a whole number >= 0, so that the draws can be repeated")
+    check_count(n)
+    check_seed(seed)
     if kind == "sampling" and estimator == "sum" and seed == 0:
         raise InputError("seed 0 gives the same draw n times with estimator='sum': give a seed >= 1 (published: 42)")
-    if not 0 < level < 1:
-        raise InputError(f"level {level!r} is not allowed: give a share between 0 and 1, for example 0.95")
+    check_level(level)
     if kind == "mapping" and block_errors is None:
         raise InputError(
             "kind='mapping' needs block_errors: give the held-out block errors of the model's bundle (prediction minus "
@@ -278,13 +277,18 @@ def _as_dataset(
     total = blocks.observed.sum(axis=0)
     units = {"units": "km2", **attrs}
     year = (schema.YEAR,)
+    mapped = np.where(total > 0, blocks.ice.sum(axis=0), np.nan)
     return xr.Dataset(
         {
-            "draws": ((*year, "draw"), draws, units),
-            "interval": ((*year, "bound"), bounds, units),
-            "area_km2": (year, np.where(total > 0, blocks.ice.sum(axis=0), np.nan), units),
-            "observed_km2": (year, total, {"units": "km2"}),
+            "draws": ((*year, "draw"), draws, {"long_name": "draws of the area of ice", **units}),
+            "interval": ((*year, "bound"), bounds, {"long_name": "interval of the area of ice", **units}),
+            "area_km2": (year, mapped, {"long_name": "area of ice", **units}),
+            "observed_km2": (
+                year,
+                total,
+                {"units": "km2", "long_name": "observed area", "area_kind": attrs["area_kind"]},
+            ),
         },
         coords={schema.YEAR: years.variable, "draw": np.arange(draws.shape[1]), "bound": BOUNDS},
-        attrs=attrs,
+        attrs=made_by() | attrs,
     )

@@ -6,6 +6,7 @@ published method (`method="kernel-ridge"`) is there to repeat published numbers.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, overload
@@ -17,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from icemap_xr import schema
 from icemap_xr.calibrators import KernelRidgeCalibrator, KnotCalibrator, as_calibrator, calibrator_from_json
-from icemap_xr.errors import CalibrationMismatchWarning, InputError, warn
+from icemap_xr.errors import CalibrationMismatchWarning, InputError, InSampleWarning, warn
 from icemap_xr.kernels.confidence import shannon_confidence
 from icemap_xr.kernels.curves import METHODS, Histogram
 from icemap_xr.kernels.probabilities import check_probabilities
@@ -58,6 +59,11 @@ def tiles_of(probability: Any, reference: Any) -> Iterator[tuple[ArrayLike, Arra
             raise InputError(
                 "probability and reference have different coordinates: select the same years and grid"
             ) from None
+        if set(reference.dims) != set(probability.dims):
+            raise InputError(
+                f"probability has dims {tuple(probability.dims)}, its reference {tuple(reference.dims)}: give both for "
+                "the same years, reference.expand_dims(year=...)"
+            )
         reference = reference.transpose(*probability.dims)
     p, y = (one.data if isinstance(one, xr.DataArray) else one for one in (probability, reference))
     if np.shape(p) != np.shape(y):
@@ -71,9 +77,30 @@ def tiles_of(probability: Any, reference: Any) -> Iterator[tuple[ArrayLike, Arra
         yield np.asarray(p[part]), np.asarray(y[part])
 
 
+class _Digest:
+    """Knows data by how many pixels of each probability they have, with ice and without, whatever their order."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros((2, 256), np.int64)
+
+    def watch(self, tiles: Iterable[tuple[ArrayLike, ArrayLike]]) -> Iterator[tuple[ArrayLike, ArrayLike]]:
+        """Yield tiles as they are, and note what they hold."""
+        for p, y in tiles:
+            yield p, y  # first: what takes the tile checks it
+            values, ice = np.asarray(p, np.float64), np.asarray(y, np.float64)
+            known = np.isfinite(values) & np.isfinite(ice)
+            bin_of = np.clip(values[known] * 256, 0, 255).astype(np.intp)
+            for row, these in zip(self._counts, (ice[known] > 0.5, ice[known] <= 0.5), strict=True):
+                row += np.bincount(bin_of[these], minlength=256)
+
+    def text(self) -> str:
+        """Return the digest."""
+        return hashlib.sha256(self._counts.astype("<i8").tobytes()).hexdigest()[:16]
+
+
 def _histogram(tiles: Iterable[tuple[ArrayLike, ArrayLike]], bins: int) -> NDArray[np.float64]:
-    if bins < 2:
-        raise InputError(f"bins {bins} is not allowed: give at least 2")
+    if isinstance(bins, bool) or not isinstance(bins, int | np.integer) or bins < 2:
+        raise InputError(f"bins {bins!r} is not allowed: give a whole number of at least 2")
     sums = np.zeros((3, bins))
     for p, y in tiles:
         sums += bin_sums(p, y, bins)
@@ -161,9 +188,11 @@ def fit_calibrator(
     if map_kind is None:
         map_kind = kind_of(probability) if isinstance(probability, xr.DataArray) else ""
     labels = (method if name is None else name, fitted_on, map_kind)
+    seen = _Digest()
+    tiles = seen.watch(tiles_of(probability, reference))
     if method == _RIDGE:
-        return _fit_ridge(tiles_of(probability, reference), 100 if bins is None else bins, labels)
-    sums = _histogram(tiles_of(probability, reference), 10_000 if bins is None else bins)
+        return _fit_ridge(tiles, 100 if bins is None else bins, labels, seen)
+    sums = _histogram(tiles, 10_000 if bins is None else bins)
     filled = sums[0] > 0
     count, x, y = sums[0, filled], sums[1, filled] / sums[0, filled], sums[2, filled] / sums[0, filled]
     share = float(np.average(y, weights=count))
@@ -172,11 +201,11 @@ def fit_calibrator(
     if len(x) < 2:
         raise InputError(f"every probability is near {x[0]:g}: a curve needs maps with different probabilities")
     knots_x, knots_y = METHODS[method](Histogram(count, x, y))
-    return KnotCalibrator(tuple(knots_x.tolist()), tuple(knots_y.tolist()), *labels)
+    return KnotCalibrator(tuple(knots_x.tolist()), tuple(knots_y.tolist()), *labels, seen.text())
 
 
 def _fit_ridge(
-    tiles: Iterable[tuple[ArrayLike, ArrayLike]], bins: int, labels: tuple[str, str, str]
+    tiles: Iterable[tuple[ArrayLike, ArrayLike]], bins: int, labels: tuple[str, str, str], seen: _Digest
 ) -> KernelRidgeCalibrator:
     """Fit the published regression: accuracy over confidence."""
     count, x, y = _histogram(map(_confidence_and_truth, tiles), bins)
@@ -189,7 +218,7 @@ def _fit_ridge(
     from sklearn.kernel_ridge import KernelRidge
 
     model = KernelRidge(kernel="laplacian", alpha=penalty).fit(x[:, None], y)
-    return KernelRidgeCalibrator.from_support(model.X_fit_, model.dual_coef_, *labels)
+    return KernelRidgeCalibrator.from_support(model.X_fit_, model.dual_coef_, *labels, seen.text())
 
 
 def _confidence_and_truth(tile: tuple[ArrayLike, ArrayLike]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -226,16 +255,29 @@ def reliability(
     calibrator
         Applied to the probabilities first; None judges them as they are.
 
+    Warns
+    -----
+    InSampleWarning
+        The calibrator was fitted to all these data and no others. Data of which it was fitted to a part are not
+        recognised.
+
     Returns
     -------
     xarray.Dataset
         `pixels`, `mean_probability` and `ice_fraction` `(bin)` float64, NaN in empty bins, and the scalar `ece`: the
         mean of their absolute difference over pixels (dimensionless).
     """
-    tiles: Iterable[tuple[ArrayLike, ArrayLike]] = tiles_of(probability, reference)
+    seen = _Digest()
+    tiles = seen.watch(tiles_of(probability, reference))
     if calibrator is not None:
         tiles = ((calibrator(np.asarray(p)), y) for p, y in tiles)
     count, sum_p, sum_y = _histogram(tiles, bins)
+    if getattr(calibrator, "fit_digest", "") == seen.text():
+        warn(
+            "the calibrator was fitted to these very data, and is judged too well by them: give data that were not "
+            "used for the fit",
+            InSampleWarning,
+        )
     per_pixel = np.where(count > 0, 1 / np.maximum(count, 1), np.nan)
     return xr.Dataset(
         {
@@ -293,7 +335,8 @@ def calibrate(
         values = curve(np.asarray(data))
     else:
         values = data.map_blocks(curve, meta=np.empty((0, 0, 0), np.float32))
-    attrs = {key: value for key, value in probability.attrs.items() if key == "grid_mapping"}
+    kept = ("grid_mapping", FILTER_ATTR, f"{FILTER_ATTR}_effect")
+    attrs = {key: value for key, value in probability.attrs.items() if key in kept}
     attrs |= {
         "long_name": "calibrated probability of glacier",
         "units": "1",

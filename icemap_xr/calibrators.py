@@ -19,6 +19,7 @@ from icemap_xr.kernels.probabilities import check_probabilities
 from icemap_xr.kernels.ridge import Segments, Table, calibrate_confidence, ridge_knots, segments, tabulate
 from icemap_xr.types import Calibrator, FloatArray, StrPath
 
+_TEXTS = ("name", "fitted_on", "map_kind", "fit_digest")
 KIND = "monotone-knots"
 RIDGE_KIND = "confidence-kernel-ridge"
 
@@ -32,6 +33,7 @@ class _Knots:
     name: str = ""
     fitted_on: str = ""
     map_kind: str = ""
+    fit_digest: str = ""
 
     def __post_init__(self) -> None:
         """Turn knots into plain floats, and refuse what is no curve."""
@@ -58,7 +60,7 @@ class _Knots:
 
     def to_json(self) -> dict[str, Any]:
         """Return the calibrator as plain JSON types."""
-        texts = {key: getattr(self, key) for key in ("name", "fitted_on", "map_kind")}
+        texts = {key: getattr(self, key) for key in _TEXTS}
         return {"type": self._kind(), **texts, "x": list(self.x), "y": list(self.y)}
 
     @classmethod
@@ -76,7 +78,7 @@ class _Knots:
         missing = [key for key in ("x", "y") if not isinstance(content.get(key), list | tuple)]
         if missing:
             raise InputError(f"the calibrator lacks the list {missing[0]!r}: give x and y of its knots")
-        texts = {key: str(content.get(key, "")) for key in ("name", "fitted_on", "map_kind")}
+        texts = {key: str(content.get(key, "")) for key in _TEXTS}
         return cls(tuple(content["x"]), tuple(content["y"]), **texts)
 
 
@@ -97,6 +99,8 @@ class KnotCalibrator(_Knots):
     map_kind
         What was done to the maps of the fit, as in the attribute `temporal_filter` of a filtered map, or ``"single
         years"``; empty if not known. Maps of another kind are calibrated with a warning.
+    fit_digest
+        What data the curve was fitted to, by a digest; `icemap_xr.calibrate.reliability` of the same data warns.
 
     Raises
     ------
@@ -147,7 +151,7 @@ class KernelRidgeCalibrator(_Knots):
         Confidence of the support points, 0..1, strictly increasing, at least two.
     y
         The regression at the support points, finite, before it is cut to 0..1.
-    name, fitted_on, map_kind
+    name, fitted_on, map_kind, fit_digest
         As of a `KnotCalibrator`.
 
     Raises
@@ -166,11 +170,17 @@ class KernelRidgeCalibrator(_Knots):
 
     @classmethod
     def from_support(
-        cls, x_fit: FloatArray, dual: FloatArray, name: str = "", fitted_on: str = "", map_kind: str = ""
+        cls,
+        x_fit: FloatArray,
+        dual: FloatArray,
+        name: str = "",
+        fitted_on: str = "",
+        map_kind: str = "",
+        fit_digest: str = "",
     ) -> Self:
         """Build the calibrator from the arrays `X_fit_` and `dual_coef_` of a regression."""
         x, y = ridge_knots(x_fit, dual)
-        return cls(tuple(x.tolist()), tuple(y.tolist()), name, fitted_on, map_kind)
+        return cls(tuple(x.tolist()), tuple(y.tolist()), name, fitted_on, map_kind, fit_digest)
 
     @cached_property
     def _segments(self) -> Segments:

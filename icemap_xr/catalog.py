@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from icemap_xr.errors import AccessError, CatalogUnavailableError, EmptySearchEr
 from icemap_xr.footprints import Area, footprint, mend_footprint
 from icemap_xr.lineage import scrub as scrub_all
 from icemap_xr.providers import PROVENANCE, Provider, Source, known_providers, load_provider
+from icemap_xr.scenes import scene_time
 from icemap_xr.sentinel1 import product_properties
 from icemap_xr.stac_read import Query, read_items
 from icemap_xr.types import StrPath
@@ -31,6 +33,9 @@ from icemap_xr.web import Patience, Web
 from icemap_xr.yearindex import year_bounds
 
 logger = logging.getLogger("icemap_xr")
+
+#: a pair belongs to the year of its middle; a server may file it under one of its dates, so far away at most
+_PAIR_REACH = np.timedelta64(60, "D")
 
 
 def search(
@@ -84,7 +89,8 @@ def search(
     -------
     pystac.ItemCollection
         Items sorted by time, asset links absolute; `extra_fields["icemap:search"]` records the request, what was
-        dropped or mended, and the orbit chosen.
+        dropped or mended, the orbit chosen, and how many items of a collection were left out because they do not say
+        what was asked for (``unknown``).
 
     Raises
     ------
@@ -106,15 +112,17 @@ def search(
     track = None if relative_orbit == "best" else relative_orbit
     wanted = _equals(orbit_state, track)
     collections = {source.collection for source in sources}
-    query = Query(sorted(collections), area.boxes, (bounds[0][0], bounds[-1][1]), wanted)
+    pairs = {source.collection for source in sources if schema.feature(source.feature).pair}
+    reach = _PAIR_REACH if pairs else np.timedelta64(0, "D")
+    query = Query(sorted(collections), area.boxes, (bounds[0][0] - reach, bounds[-1][1] + reach), wanted)
     items = read_items(where, query, Web(Patience(timeout=timeout, deadline=deadline)))
     items = [item for item in items if item.collection_id in collections]
     mended = [_complete(item) for item in items]
-    chosen = [
-        item
-        for item in items
-        if _in_years(item, bounds) and _has(item, wanted, platforms) and area.touches(footprint(item))
-    ]
+    times = {id(item): scene_time(item, pair=item.collection_id in pairs) for item in items}
+    found = [item for item in items if _in_years(times[id(item)], bounds) and area.touches(footprint(item))]
+    chosen = [item for item in found if _has(item, wanted, platforms)]
+    asked = [*wanted, *(["platform"] if platforms else []), *(["sat:relative_orbit"] * (relative_orbit == "best"))]
+    unknown = Counter(str(item.collection_id) for item in found if _lacks(item, asked))
     chosen, dropped = unique(chosen, sources)
     best = None
     if relative_orbit == "best" and chosen:
@@ -123,9 +131,9 @@ def search(
     if not chosen:
         raise EmptySearchError(
             f"{scrub(where)} has no scene of {', '.join(sorted(collections))} in {_boxes(area)} for "
-            f"{_span(wanted_years)}: check region, years and filters"
+            f"{_span(wanted_years)}{_unknown(unknown, asked)}: check region, years and filters"
         )
-    chosen.sort(key=lambda item: (_time(item), item.id))
+    chosen.sort(key=lambda item: (times[id(item)], item.id))
     for item in chosen:
         _make_absolute(item)
         _check_addresses(item, sources, known, local="://" not in where)
@@ -144,6 +152,7 @@ def search(
         "sources": known.to_dict()["sources"],
         "dropped": dropped,
         "mended": [note for note in mended if note],
+        "unknown": dict(sorted(unknown.items())),
     }
     if best is not None:
         provenance["chosen_orbit"] = best.to_dict()
@@ -226,8 +235,13 @@ def _complete(item: pystac.Item) -> str | None:
     for name, value in product_properties(item.id).items():
         if item.properties.get(name) is None:
             item.properties[name] = value
-    if item.properties.get("platform"):
-        item.properties["platform"] = str(item.properties["platform"]).lower()
+    for name in ("platform", "sat:orbit_state"):
+        if item.properties.get(name):
+            item.properties[name] = str(item.properties[name]).lower()
+    for name in ("sat:relative_orbit", "sat:absolute_orbit"):
+        # some catalogues write numbers as text, and 14 is not "14"
+        if str(item.properties.get(name)).isdigit():
+            item.properties[name] = int(item.properties[name])
     return mend_footprint(item)
 
 
@@ -262,15 +276,20 @@ def _has(item: pystac.Item, wanted: dict[str, Any], platforms: Sequence[str] | N
     return not platforms or str(properties.get("platform", "")).lower() in {name.lower() for name in platforms}
 
 
-def _time(item: pystac.Item) -> np.datetime64:
-    moment = item.datetime or item.common_metadata.start_datetime
-    if moment is None:
-        raise InputError(f"item {item.id!r} has neither datetime nor start_datetime: mend the catalogue")
-    return np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "ns")
+def _lacks(item: pystac.Item, asked: Sequence[str]) -> bool:
+    """Whether an item was left out because it does not say what was asked for; it may be what was wanted."""
+    return any(item.properties.get(name) is None for name in asked)
 
 
-def _in_years(item: pystac.Item, bounds: Sequence[tuple[np.datetime64, np.datetime64]]) -> bool:
-    time = _time(item)
+def _unknown(found: Mapping[str, int], asked: Sequence[str]) -> str:
+    """Return a part of a sentence about items that do not say what was asked for."""
+    if not found:
+        return ""
+    counts = ", ".join(f"{count} of {name}" for name, count in found.items())
+    return f" ({counts} do not say {' and '.join(dict.fromkeys(asked))})"
+
+
+def _in_years(time: np.datetime64, bounds: Sequence[tuple[np.datetime64, np.datetime64]]) -> bool:
     return any(start <= time < end for start, end in bounds)
 
 

@@ -15,15 +15,35 @@ from icemap_xr.errors import SchemaError
 from icemap_xr.grid import RegionGrid
 from icemap_xr.lineage import scrub
 
+#: what the geometries themselves are stored in
+_RESERVED = (
+    *("geometry", "geometry_container", "node_count", "part_node_count", "interior_ring", "x", "y", "crd_x", "crd_y"),
+    *("node", "part", "outline", schema.SPATIAL_REF),
+)
+#: nullable types of pandas; those of Arrow are named otherwise
+_NULLABLE = (
+    *(f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)),
+    *("Float32", "Float64", "boolean"),
+)
+#: whole numbers up to here are exact as a float
+_EXACT = 2**53
+
 
 def encode_polygons(frame: gpd.GeoDataFrame | None, grid: RegionGrid, what: str) -> xr.Dataset:
     """Encode polygons as CF geometries; none at all give an empty group, as CF cannot encode an empty set.
 
-    Nullable integers are stored as floats with NaN and nullable text with "", and come back as they were.
+    Columns may hold numbers, truth values, dates without a time zone, and text. Nullable integers and truth values are
+    stored as floats with NaN and nullable text with "", and come back as they were; so "" of text is null.
+
+    Raises
+    ------
+    SchemaError
+        A row has no geometry, or a column has a name that the geometries need or a type that cannot be stored.
     """
     if frame is None:
         return xr.Dataset(attrs={"columns": {}, "count": 0})
     table = frame.drop(columns=frame.geometry.name)
+    _check_columns(table, what)
     attrs = {"columns": {str(name): str(kind) for name, kind in table.dtypes.items()}, "count": len(frame)}
     if not len(frame):
         return xr.Dataset(attrs=attrs)
@@ -59,13 +79,43 @@ def plain(ds: xr.Dataset) -> xr.Dataset:
     return out
 
 
+def _check_columns(table: pd.DataFrame, what: str) -> None:
+    """Refuse columns that would collide with the geometries, or not come back as they were."""
+    names = [str(name) for name in table.columns]
+    for name in names:
+        if name in _RESERVED or names.count(name) > 1:
+            cause = "the geometries are stored under it" if name in _RESERVED else "several columns have it"
+            raise SchemaError(f"{what} have a column {name!r}, and {cause}: rename it with {what}.rename(columns=...)")
+    for name, (_, column) in zip(names, table.items(), strict=True):
+        kind: Any = column.dtype
+        # categories have the kind of objects too
+        if isinstance(kind, pd.StringDtype) or (isinstance(kind, np.dtype) and kind.kind == "O" and _is_text(column)):
+            continue
+        if str(kind) in _NULLABLE:
+            if str(kind).endswith("Int64") and (column.abs() > _EXACT).any():
+                raise SchemaError(f"column {name!r} of {what} has numbers over 2**53: convert it with astype('int64')")
+            continue
+        if isinstance(kind, np.dtype) and kind.kind in "biufM" and kind.itemsize <= 8:
+            continue
+        raise SchemaError(
+            f"column {name!r} of {what} has the type {kind}, which cannot be stored: convert it with astype() to "
+            "numbers, truth values, dates without a time zone, or text (str)"
+        )
+
+
+def _is_text(column: Any) -> bool:
+    return all(
+        isinstance(one, str) or one is None or one is pd.NA or (isinstance(one, float) and one != one) for one in column
+    )
+
+
 def _plain_column(column: Any) -> Any:
     if isinstance(column.dtype, pd.StringDtype):
         return column.astype(object).where(column.notna(), "").to_numpy(object)
     if isinstance(column.dtype, pd.api.extensions.ExtensionDtype):
         return column.astype("Float64").to_numpy(np.float64, na_value=np.nan)
     if column.dtype == object:
-        return np.array(["" if one is None else str(one) for one in column], object)
+        return np.array([one if isinstance(one, str) else "" for one in column], object)
     return column.to_numpy()
 
 
@@ -73,7 +123,9 @@ def _typed_column(values: Any, kind: str) -> Any:
     if kind.startswith(("string", "str")):
         text = pd.Series(values.astype(object), dtype=kind)
         return text.where(text != "")
-    if kind[:1].isupper():
+    if kind == "object":
+        return np.array([one or None for one in values], object)
+    if kind in _NULLABLE:
         numbers: Any = pd.Series(values, dtype="Float64").where(~np.isnan(values.astype(float)))
         return numbers.astype(kind)
     return values.astype(kind)

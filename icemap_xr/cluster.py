@@ -64,7 +64,9 @@ class ClusterOptions:
         Most workers: the cluster then grows and shrinks between `workers` (1 by default) and this with the work there
         is; for local, gateway, kubernetes and slurm.
     gpus
-        GPUs per worker of a kubernetes or slurm cluster, 0 or 1; the worker then has Dask's resource ``GPU=1``.
+        GPUs per worker of a kubernetes or slurm cluster, 0 or 1; the worker then has Dask's resource ``GPU=1``, and
+        predictions go to such workers alone. Of a gateway or a scheduler that is joined, 1 says that there are such
+        workers, and the first of them is waited for.
     wait
         Seconds to wait for the first worker.
     settings
@@ -105,10 +107,10 @@ class ClusterOptions:
                 f"maximum={self.maximum} with workers={self.workers} is not allowed for {self.kind!r}: give at least "
                 "workers, with kind local, gateway, kubernetes or slurm"
             )
-        if self.gpus not in (0, 1) or (self.gpus and self.kind not in ("kubernetes", "slurm")):
+        if self.gpus not in (0, 1) or (self.gpus and self.kind in ("threads", "local", "cuda")):
             raise InputError(
-                f"gpus={self.gpus} is not allowed for {self.kind!r}: a kubernetes or slurm worker has 0 or 1, a cuda "
-                "cluster has a worker for each GPU, a gateway has options of its own (settings)"
+                f"gpus={self.gpus} is not allowed for {scrub(self.kind)!r}: a worker has 0 or 1, and a cuda cluster "
+                "has a worker for each GPU anyway"
             )
         check_settings(self)
         if "://" in self.kind:
@@ -209,7 +211,7 @@ def _scale(started: Any, options: ClusterOptions) -> None:
 
 def _ready(client: Client, options: ClusterOptions) -> None:
     """Check what work needs before it starts, and say where it can be watched."""
-    wait_for_worker(client, options.wait)
+    wait_for_worker(client, options.wait, gpu=bool(options.gpus))
     check_versions(client)
     logger.info("dashboard: %s", scrub(client.dashboard_link))
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from icemap_xr.errors import ClusterError, VersionMismatchError
+from icemap_xr.placing import GPU, computes
 from icemap_xr.types import Predictor
 
 if TYPE_CHECKING:
@@ -65,27 +67,40 @@ def _key(name: str, version: object) -> object:
     return tuple(str(version).split(".")[:2])
 
 
-def wait_for_worker(client: Client, seconds: float) -> None:
-    """Wait for the first worker.
+def wait_for_worker(client: Client, seconds: float, *, gpu: bool = False) -> None:
+    """Wait for the first worker, or for the first one with a GPU.
 
     Raises
     ------
     ClusterError
         None came in time.
     """
+    end = time.monotonic() + seconds
+    what, where = "no worker", "queue, image, quota"
     try:
         client.wait_for_workers(1, timeout=seconds)
+        what, where = f"no worker with Dask's resource {GPU}", "node groups, driver, quota of GPUs"
+        while gpu and not _has_gpu(client):
+            if time.monotonic() > end:
+                raise TimeoutError
+            time.sleep(min(1.0, seconds / 10))
     except TimeoutError:
         raise ClusterError(
-            f"no worker came within {seconds:g} s: look into the logs of the cluster (queue, image, quota), or give "
-            "more time with wait="
+            f"{what} came within {seconds:g} s: look into the logs of the cluster ({where}), or give more time with "
+            "wait="
         ) from None
+
+
+def _has_gpu(client: Client) -> bool:
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return any(GPU in one.get("resources", {}) for one in workers)
 
 
 def preload(client: Client, model: Predictor) -> None:
     """Load a model on every worker, now and on those that join later, so that no block waits for it.
 
-    A worker that cannot load it says so here, and not in the first block.
+    Workers that only read (`icemap_xr.placing`) are spared it. A worker that cannot load it says so here, and not in
+    the first block.
 
     Raises
     ------
@@ -105,12 +120,13 @@ def preload(client: Client, model: Predictor) -> None:
             self.model = model
 
         async def setup(self, worker: Any) -> None:
-            await worker.loop.run_in_executor(None, warm_up, self.model)
+            if computes(worker.state.total_resources):
+                await worker.loop.run_in_executor(None, warm_up, self.model)
 
     client.register_plugin(Preload(model))
-    logger.info(
-        "model %s is loaded on %d workers", model.spec.name, len(client.scheduler_info(n_workers=-1)["workers"])
-    )
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    loaded = sum(computes(one.get("resources", {})) for one in workers)
+    logger.info("model %s is loaded on %d of %d workers", model.spec.name, loaded, len(workers))
 
 
 def warm_up(model: Predictor) -> None:

@@ -19,13 +19,11 @@ import dask
 
 from icemap_xr.errors import ClusterError, IcemapError, InputError, MissingExtraError, did_you_mean
 from icemap_xr.loopbacks import is_loopback, tls_files
+from icemap_xr.placing import GPU
 from icemap_xr.urls import scrub
 
 if TYPE_CHECKING:
     from icemap_xr.cluster import ClusterOptions
-
-#: resource of a worker that has a GPU, and how much of it: one GPU, one worker
-GPU = "GPU"
 
 #: settings of each kind, which are keywords of the library behind it; a gateway's own options are not known here
 KNOWN: dict[str, tuple[str, ...] | None] = {

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import shapely
 import xarray as xr
 from odc.geo.geobox import GeoBox
@@ -17,6 +19,8 @@ from icemap_xr.errors import GridError, InputError, SchemaError
 
 #: columns by which inventories name their glaciers, the first found is taken
 ID_COLUMNS = ("glacier_id", "rgi_id", "RGIId", "glims_id", "GLIMSId")
+#: the GLIMS id of a position
+_NEW_ID = re.compile(r"G\d{6}E\d{5}[NS]")
 
 
 def checked_outlines(outlines: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
@@ -90,6 +94,15 @@ def checked_inventory(earlier: gpd.GeoDataFrame, id_column: str | None, crs: Any
     frame = gpd.GeoDataFrame({"glacier_id": ids}, geometry=[polygons_of(one) for one in shape], crs=crs)
     # several rows of one glacier, such as its years, are one glacier
     return frame[~frame.geometry.is_empty].dissolve("glacier_id", sort=False).reset_index()
+
+
+def taken_ids(earlier: gpd.GeoDataFrame) -> set[str]:
+    """Return all ids of the form that new glaciers get, whichever column of an inventory they stand in."""
+    taken: set[str] = set()
+    for name in earlier.columns[earlier.columns != earlier.geometry.name]:
+        if not pd.api.types.is_numeric_dtype(earlier[name]):
+            taken |= {one for one in earlier[name] if isinstance(one, str) and _NEW_ID.fullmatch(one)}
+    return taken
 
 
 def complexes(

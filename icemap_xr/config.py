@@ -46,7 +46,8 @@ class SearchSection:
 class OrbitsSection:
     """A region wider than a swath: a cube for each relative orbit, and one map in which a pixel keeps its orbit.
 
-    `relative` names the orbits in order of preference; `map` is a vector file with a column `relative_orbit`. What it
+    `relative` names the orbits in order of preference; `map` is a vector file with a column `relative_orbit`, or the
+    `probability.zarr` of an earlier run on the same grid, whose orbits are kept: give it where years are added. What it
     leaves out, or all without it, belongs to the orbit that observed it in most years; see `icemap_xr.orbitmap`.
     """
 
@@ -162,7 +163,10 @@ class AreaSection:
 
 @dataclass(frozen=True)
 class OutlinesSection:
-    """See `ds.icemap.outlines`; `edge_errors` is a JSON file, for mapping intervals of each outline."""
+    """See `ds.icemap.outlines`; `edge_errors` is a JSON file, for mapping intervals of each outline.
+
+    Without one, the model's own are used where it brings some: of its own threshold, and without a filter over years.
+    """
 
     __pydantic_config__ = _STRICT
 

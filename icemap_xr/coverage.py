@@ -35,6 +35,8 @@ class CoverageRow:
         Mean share of the region that a scene covers, 0..1; NaN without a region.
     longest_gap_days
         Longest time without a scene, from the start of the year to its end.
+    baseline_days
+        Days between the two dates of the pairs that are counted; 0 for single scenes.
     """
 
     feature: str
@@ -46,6 +48,7 @@ class CoverageRow:
     scenes: int
     share: float
     longest_gap_days: float
+    baseline_days: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,8 @@ def coverage(
     Returns
     -------
     list of CoverageRow
-        By feature, orbit, direction, platform, polarisations and year. A year without a scene has a row with 0.
+        By feature, orbit, direction, platform, polarisations, temporal baseline and year. A year without a scene has a
+        row with 0.
     """
     asked = items.extra_fields.get(PROVENANCE, {})
     sources = tuple(Source(**one) for one in asked.get("sources", ())) or load_provider("local").sources
@@ -180,14 +184,15 @@ def _rows(
     years: Sequence[int],
     year_start: str,
 ) -> list[CoverageRow]:
-    shares = {item.id: footprint(item) for item in items} if area is not None else {}
+    shares = {(item.collection_id, item.id): footprint(item) for item in items} if area is not None else {}
     rows = []
     for feature in schema.FEATURES:
-        groups: dict[tuple[int, str, str, str], list[Scene]] = {}
+        groups: dict[tuple[int, str, str, str, float], list[Scene]] = {}
         for scene in single_scenes(items, sources, feature):
-            key = (scene.relative_orbit, scene.orbit_state, scene.platform, scene.polarisation)
+            orbit = (scene.relative_orbit, scene.orbit_state, scene.platform)
+            key = (*orbit, scene.polarisation, scene.baseline_days)
             groups.setdefault(key, []).append(scene)
-        for (track, state, platform, polarisations), scenes in sorted(groups.items()):
+        for (track, state, platform, polarisations, baseline), scenes in sorted(groups.items()):
             times = np.array([scene.time for scene in scenes])
             for year in years:
                 start, end = year_bounds(year, year_start)
@@ -196,10 +201,12 @@ def _rows(
                 gap = float(np.diff(moments).max() / np.timedelta64(1, "D"))
                 share = math.nan
                 if area is not None and inside.size:
-                    covered = [area.share([shares[str(i["id"])] for i in scenes[k].items]) for k in inside]
+                    covered = [
+                        area.share([shares[i["collection"], str(i["id"])] for i in scenes[k].items]) for k in inside
+                    ]
                     share = float(np.mean(covered))
                 row = (feature, year, track, state, platform, polarisations, int(inside.size), share, round(gap, 1))
-                rows.append(CoverageRow(*row))
+                rows.append(CoverageRow(*row, baseline_days=baseline))
     return rows
 
 

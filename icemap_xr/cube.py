@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import dask
-import dask.array as da
-import numpy as np
 import pystac
 import xarray as xr
-from dask.highlevelgraph import HighLevelGraph
-from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 
 from icemap_xr import objectstore, schema, store
-from icemap_xr.cube_index import HOLES, add_index, known_blocks, scene_digest
+from icemap_xr.cube_blocks import Jobs, native_series
+from icemap_xr.cube_index import HOLES, add_index, known_blocks, scenes_digest
+from icemap_xr.cube_series import check_overlap, check_years, cube_series, reading_profile, year_labels
 from icemap_xr.errors import InputError, ReadError
-from icemap_xr.footprints import Area, footprint
 from icemap_xr.grd.cubes import add_shifts, as_read, described, near
 from icemap_xr.grd.options import GrdOptions
 from icemap_xr.grid import RegionGrid
-from icemap_xr.providers import PROVENANCE, Provider, Source, known_providers, load_provider
-from icemap_xr.reading import LOADERS, BlockCopy, BlockRead, Loader, Reading, reading_threads
-from icemap_xr.scenes import Scene, one_orbit, scenes_from_items
+from icemap_xr.providers import PROVENANCE
+from icemap_xr.reading import LOADERS, Loader, Reading, reading_threads
+from icemap_xr.scenes import Scene, one_orbit
 from icemap_xr.types import StrPath
 from icemap_xr.urls import is_remote
 from icemap_xr.web import Patience
-from icemap_xr.yearindex import year_bounds
 
 OnError = Literal["raise", "hole"]
 
@@ -60,6 +53,8 @@ def build_cube(
 ) -> xr.Dataset:
     """Read scenes onto a grid and write them as a cube; resumable.
 
+    Of an acquisition that was processed again the newest item counts; the manifest names what was dropped.
+
     Tasks run on the current Dask cluster, or on this process's threads. The cube is written beside `path` and gets its
     name when it is whole; the same call made again after an interruption reads only what is missing, and returns at
     once if nothing is.
@@ -83,7 +78,8 @@ def build_cube(
     tolerance_days
         Largest distance of a scene from its step's middle; None takes any of the year.
     polarisation
-        Polarisation to read; by default the best that every item offers.
+        Polarisation to read; by default the best that every item offers. Rasters of which nothing tells the
+        polarisation are taken for this one where it is given, and are of unknown polarisation otherwise.
     baseline_days
         Temporal baseline of coherence pairs to keep; pairs of several baselines are refused without it.
     loader
@@ -118,7 +114,7 @@ def build_cube(
     OutputExistsError
         `path` holds something else.
     AssetMissingError, InputError
-        The items do not make one series of one orbit: see `scenes_from_items`.
+        The items do not make one series of one orbit (see `scenes_from_items`), or a year was searched in part.
     IncompleteReadError
         With ``on_error="raise"``: rasters could not be read in several tries (it is a `ReadError`, and lists the blocks
         in `failures`); all other blocks are written, nothing is left under `path`, and the call repeated reads only
@@ -136,20 +132,22 @@ def build_cube(
         raise InputError(f"steps={steps}, chunk={chunk} are not allowed: give at least 1")
     asked: Mapping[str, Any] = items.extra_fields.get(PROVENANCE, {})
     begins = year_start or str(asked.get("year_start", "01-01"))
-    provider, remote = _provider(asked, profile), "://" in str(asked.get("url", ""))
-    series = as_read(_series(items, asked, features, polarisation, baseline_days, grd is not None), grd)
-    labels = _labels(asked.get("years") if years is None else years, series, begins)
+    provider, remote = reading_profile(asked, profile), "://" in str(asked.get("url", ""))
+    found, dropped = cube_series(list(items), asked, features, polarisation, baseline_days, grd is not None)
+    series = as_read(found, grd)
+    labels = year_labels(asked.get("years") if years is None else years, series, begins)
+    check_years(asked, labels, begins)
     index = {"years": labels, "steps": steps, "year_start": begins, "tolerance_days": tolerance_days}
     reading: dict[str, Any] = {"loader": loader, "resampling": resampling, "chunk": chunk}
     reading |= {"grd": grd.to_dict()} if grd else {}
-    plan = {"grid": _grid_plan(grid), "index": index, "reading": reading, "scenes": _scenes_digest(series)}
+    plan = {"grid": _grid_plan(grid), "index": index, "reading": reading, "scenes": scenes_digest(series)}
     if store.check_writable(path, plan):
         return _opened(path, on_error)
-    _check_overlap(series, grid)
+    check_overlap(series, grid)
     attrs = _attrs(series, index, asked) | _grid_attrs(grid)
     limits = provider.quotas.limits(provider.name)
     how = Reading(loader, resampling, provider.access, not remote, patience or Patience(), near(grd, grid), limits)
-    jobs = _Jobs(
+    jobs = Jobs(
         how,
         chunk,
         store.partial_path(path) / HOLES if on_error == "hole" else None,
@@ -163,7 +161,7 @@ def build_cube(
 
     ds = xr.Dataset(coords=grid.coords(), attrs=attrs)
     for name, scenes in series.items():
-        ds = ds.merge(_native(name, scenes, grid, jobs))
+        ds = ds.merge(native_series(name, scenes, grid, jobs))
     threads = reading_threads(itertools.chain(*series.values()), provider.quotas.connections)
     with dask.config.set(threads):
         store.write(
@@ -172,7 +170,7 @@ def build_cube(
             plan=plan,
             call="ix.build_cube(items, grid, path)",
             what="reading scenes",
-            facts={"search": dict(asked)},
+            facts={"search": dict(asked), "dropped": dropped},
             last=finish,
         )
     return _opened(path, on_error)
@@ -229,150 +227,8 @@ def open_cube(path: StrPath, chunks: Any = "auto") -> xr.Dataset:
     return ds
 
 
-def _series(
-    items: pystac.ItemCollection,
-    asked: Mapping[str, Any],
-    features: Sequence[str] | None,
-    polarisation: str | None,
-    baseline_days: float | None,
-    radar_geometry: bool = False,
-) -> dict[str, tuple[Scene, ...]]:
-    sources = tuple(Source(**one) for one in asked.get("sources", ())) or load_provider("local").sources
-    for name in features or ():
-        schema.feature(name)
-    series = {}
-    wanted: dict[str, Any] = {"polarisation": polarisation, "radar_geometry": radar_geometry}
-    for name in features or schema.FEATURES:
-        days = baseline_days if schema.feature(name).pair else None
-        scenes = scenes_from_items(list(items), sources, name, baseline_days=days, **wanted)
-        if scenes:
-            series[name] = scenes
-        elif features:
-            raise InputError(f"no item holds {name}: leave it out, or search for its collection")
-    if not series:
-        found = sorted({str(item.collection_id) for item in items})
-        raise InputError(
-            f"no item holds a feature; their collections are {', '.join(found) or 'none'}, known are "
-            f"{', '.join(sorted(source.collection for source in sources))}"
-        )
-    return series
-
-
-def _provider(asked: Mapping[str, Any], profile: str | None) -> Provider:
-    """Return the profile for reading: never one that only the items tell of, for it says where credentials go."""
-    if profile is not None:
-        return load_provider(profile)
-    return known_providers().get(str(asked.get("provider")), load_provider("local"))
-
-
-def _check_overlap(series: Mapping[str, Sequence[Scene]], grid: RegionGrid) -> None:
-    """Notice a grid elsewhere before anything is read; footprints that cannot be used do not count against it."""
-    area = Area.of(grid.geobox.extent.to_crs("EPSG:4326", grid.resolution * max(grid.shape) / 20).geom)
-    for name, scenes in series.items():
-        items = [pystac.Item.from_dict(content) for scene in scenes for content in scene.items]
-        try:
-            apart = not any(area.touches(footprint(item)) for item in items)
-        except InputError:
-            continue
-        if apart:
-            raise InputError(
-                f"no {name} scene lies on the grid: grid and scenes do not overlap; the grid is at "
-                f"{', '.join(f'{value:.3f}' for value in area.lonlat.bounds)} (lon/lat), item {items[0].id!r} at "
-                f"{', '.join(f'{value:.3f}' for value in footprint(items[0]).bounds)}"
-            )
-
-
-def _labels(years: Any, series: Mapping[str, Sequence[Scene]], year_start: str) -> list[int]:
-    if years is not None:
-        return sorted({int(year) for year in years})
-    times = np.concatenate([[scene.time for scene in scenes] for scenes in series.values()])
-    calendar = times.astype("M8[Y]").astype(int) + 1970
-    candidates = range(int(calendar.min()) - 1, int(calendar.max()) + 1)
-    bounds = {year: year_bounds(year, year_start) for year in candidates}
-    return [year for year, (start, end) in bounds.items() if ((times >= start) & (times < end)).any()]
-
-
-@dataclass(frozen=True)
-class _Jobs:
-    """How blocks come about: read, or copied from another cube where `known` has their scene.
-
-    `radar` is what the cube says of features whose scenes are in radar geometry.
-    """
-
-    reading: Reading
-    chunk: int
-    holes: Path | None = None
-    known: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-    radar: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-    def block(self, scene: Scene, place: tuple[int, int, int], piece: GeoBox, where: tuple[slice, slice]) -> Any:
-        """Return the task of one block at `place` (position in the series, row and column of chunks)."""
-        found = self.known.get(scene_digest(scene)) if self.known else None
-        if found:
-            return BlockCopy(*found, *where)
-        name = "-".join([scene.feature, *map(str, place)])
-        return BlockRead(scene, piece, self.reading, str(self.holes / f"{name}.json") if self.holes else None)
-
-
-def _native(name: str, scenes: Sequence[Scene], grid: RegionGrid, jobs: _Jobs) -> xr.Dataset:
-    """Return the lazy int16 series of a feature with its time axis."""
-    one = schema.feature(name)
-    attrs = {
-        "long_name": one.long_name,
-        "units": one.units,
-        "polarisation": scenes[0].polarisation,
-        "grid_mapping": schema.SPATIAL_REF,
-        "scale_factor": one.step,
-        "add_offset": 0.0,
-        "_FillValue": schema.NODATA_CODE,
-        "encoding_error": one.encoding_error,
-    }
-    if scenes[0].radiometry:
-        attrs["radiometry"] = scenes[0].radiometry
-    attrs |= jobs.radar.get(name, {})
-    text = np.dtypes.StringDType()
-    per_scene: dict[str, Any] = {
-        "platform": np.array([s.platform for s in scenes], text),
-        "absolute_orbit": np.array([s.absolute_orbit for s in scenes], np.int32),
-        "slice": np.array([s.slices for s in scenes], text),
-        "item": np.array([s.item_ids for s in scenes], text),
-    }
-    if one.pair:
-        per_scene |= {
-            "reference_time": np.array([s.reference_time for s in scenes]),
-            "secondary_time": np.array([s.secondary_time for s in scenes]),
-            "baseline_days": np.array([s.baseline_days for s in scenes], np.float32),
-        }
-    coords = {f"{name}_{key}": (one.time, values) for key, values in per_scene.items()}
-    coords[one.time] = (one.time, np.array([s.time for s in scenes]))
-    data = _lazy_series(name, scenes, grid, jobs)
-    return xr.Dataset({name: ((one.time, schema.Y, schema.X), data, attrs)}, coords=coords)
-
-
-def _lazy_series(name: str, scenes: Sequence[Scene], grid: RegionGrid, jobs: _Jobs) -> da.Array:
-    """Return `(time, y, x)` int16 with one reading task per scene and chunk."""
-    side = jobs.chunk
-    slices = [[slice(start, min(start + side, size)) for start in range(0, size, side)] for size in grid.shape]
-    key = f"icemap-read-{name}-{_scenes_digest({name: scenes})[:16]}"
-    graph: dict[Any, Any] = {
-        (key, t, i, j): (jobs.block(scene, (t, i, j), grid.piece(rows, columns), (rows, columns)),)
-        for t, scene in enumerate(scenes)
-        for i, rows in enumerate(slices[0])
-        for j, columns in enumerate(slices[1])
-    }
-    sizes = (tuple(s.stop - s.start for s in slices[0]), tuple(s.stop - s.start for s in slices[1]))
-    layers = HighLevelGraph.from_collections(key, graph, dependencies=())
-    return da.Array(layers, key, ((1,) * len(scenes), *sizes), dtype=np.int16)
-
-
 def _grid_plan(grid: RegionGrid) -> dict[str, Any]:
     return {"crs": grid.crs, "transform": list(grid.geobox.transform)[:6], "shape": list(grid.shape)}
-
-
-def _scenes_digest(series: Mapping[str, Sequence[Scene]]) -> str:
-    """Return the sha256 of what is read; a signature in an address is no part of it, for the next run has another."""
-    content = {name: [scene_digest(scene) for scene in scenes] for name, scenes in series.items()}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _grid_attrs(grid: RegionGrid) -> dict[str, Any]:

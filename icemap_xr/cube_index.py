@@ -11,6 +11,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import xarray as xr
+from dask.base import compute
 from numpy.typing import NDArray
 
 from icemap_xr import schema, store
@@ -29,12 +30,13 @@ def add_index(
 ) -> dict[str, Any]:
     """Count valid pixels and holes per scene, index the years by the whole scenes, and add all that to the store."""
     counts: dict[str, dict[str, int]] = {}
+    floors: dict[str, list[int]] = {}
     missing = _holes(partial)
     # the store takes the attributes of what is written last
     ds = xr.Dataset(coords={schema.YEAR: np.array(index["years"], np.int32)}, attrs=attrs)
     for name, scenes in series.items():
         one = schema.feature(name)
-        valid = _count_valid(partial, name)
+        valid, floor = _count(partial, name)
         mine = [hole for hole in missing if hole["feature"] == name]
         if not valid.any() and not mine:
             raise InputError(f"no {name} scene has a valid pixel on the grid: grid and scenes do not overlap")
@@ -55,16 +57,26 @@ def add_index(
         ds[f"{name}_missing_blocks"] = (one.time, lost, {"long_name": "blocks that could not be read", "units": "1"})
         ds[f"{name}_missing_cause"] = (one.time, np.array(causes, np.dtypes.StringDType()))
         counts[name] = {scene.item_ids: int(count) for scene, count in zip(scenes, valid, strict=True)}
+        floors[name] = [int(count) for count in floor]
     store.add_variables(ds, partial)
     digests = {name: [scene_digest(scene) for scene in scenes] for name, scenes in series.items()}
-    return {"valid_pixels": counts, "missing": missing, "scenes_sha256": digests}
+    return {"valid_pixels": counts, "floor_pixels": floors, "missing": missing, "scenes_sha256": digests}
 
 
 def scene_digest(scene: Scene) -> str:
     """Return the sha256 of what a scene is read from; a signature in an address is no part of it."""
     hrefs = [scrub(item["assets"][scene.asset]["href"]) for item in scene.items]
-    content = (scene.item_ids, scene.asset, scene.values, scene.time, hrefs, scene.band, scene.nodata)
+    # what an item tells of nodata decides what is read, too
+    assets = [item["assets"][scene.asset] for item in scene.items]
+    told = [[band.get("nodata") for band in one.get("raster:bands") or one.get("bands") or ()] for one in assets]
+    content = (scene.item_ids, scene.asset, scene.values, scene.time, hrefs, scene.band, scene.nodata, told)
     return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
+
+
+def scenes_digest(series: Mapping[str, Sequence[Scene]]) -> str:
+    """Return the sha256 of what is read; a signature in an address is no part of it, for the next run has another."""
+    content = {name: [scene_digest(scene) for scene in scenes] for name, scenes in series.items()}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def known_blocks(path: StrPath, plan: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
@@ -109,7 +121,15 @@ def _holes(partial: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda hole: (hole["feature"], hole["position"], hole["block"]))
 
 
-def _count_valid(partial: Path, name: str) -> NDArray[np.int64]:
+def _count(partial: Path, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how many pixels of each scene were observed, and how many of them lie at the feature's floor.
+
+    At the floor is what has no power (or coherence) at all, and what is below the least value of the published scaling:
+    calm water, and the ground outside an image whose fill value of 0 nobody declared.
+    """
+    one = schema.feature(name)
     codes = da.from_zarr(str(partial / name))
-    counts: NDArray[np.int64] = (codes != schema.NODATA_CODE).sum(axis=(1, 2)).compute()
-    return counts
+    lowest = np.int16(np.rint(np.float64(np.float32(one.minimum)) / one.step))
+    counts = [(codes != schema.NODATA_CODE).sum(axis=(1, 2)), (codes == lowest).sum(axis=(1, 2))]
+    valid, floor = compute(*counts)
+    return np.asarray(valid), np.asarray(floor)

@@ -12,6 +12,9 @@ from icemap_xr.cube import open_cube
 from icemap_xr.types import StrPath
 from icemap_xr.urls import is_remote
 
+#: share of a scene's observed pixels at the floor from which it is worth a look: calm sea, or undeclared nodata
+_AT_FLOOR = 0.05
+
 
 def cube_info(path: StrPath) -> dict[str, Any]:
     """Describe a finished cube from its coordinates, counts and manifest; no pixel is read.
@@ -26,8 +29,9 @@ def cube_info(path: StrPath) -> dict[str, Any]:
     dict
         Plain JSON types: ``grid``, ``relative_orbit``, ``orbit_state``, ``features`` (per feature: ``scenes``,
         ``first``, ``last``, ``platforms``, ``polarisation``, ``radiometry``, ``valid_share`` of the pixels of all
-        scenes, ``empty`` scenes, and ``years`` with filled steps, the longest gap in days and scenes), and ``missing``:
-        the record of each block that could not be read, and ``notes``.
+        scenes, ``floor_share`` of those (no power or coherence at all) and ``at_floor``, the scenes with many,
+        ``empty`` scenes, and ``years`` with filled steps, the longest gap in days and scenes), and ``missing``: the
+        record of each block that could not be read, and ``notes``.
 
     Raises
     ------
@@ -42,27 +46,48 @@ def cube_info(path: StrPath) -> dict[str, Any]:
         one = schema.feature(name)
         times = ds[one.time].values
         valid = ds[f"{name}_valid_pixels"].values
+        floor = np.array(manifest.get("floor_pixels", {}).get(name, np.zeros(valid.size, np.int64)))
         features[name] = {
             "scenes": int(times.size),
             "first": str(times.min())[:19],
             "last": str(times.max())[:19],
-            "platforms": sorted({str(value) for value in ds[f"{name}_platform"].values}),
+            "platforms": sorted({str(value) for value in ds[f"{name}_platform"].values} - {""}),
             "polarisation": str(ds[name].attrs.get("polarisation", "")),
             "radiometry": str(ds[name].attrs.get("radiometry", "")),
             "valid_share": float(valid.sum() / (times.size * rows * columns)),
+            "floor_share": float(floor.sum() / max(1, valid.sum())),
+            "at_floor": [str(item) for item in ds[f"{name}_item"].values[floor > _AT_FLOOR * valid]],
             "empty": [str(item) for item in ds[f"{name}_item"].values[valid == 0]],
             "years": [
                 _year(ds[one.index].values[row], times, int(year)) for row, year in enumerate(ds[schema.YEAR].values)
             ],
         }
     return {
-        "grid": {"crs": str(ds.odc.crs), "rows": rows, "columns": columns},
+        "grid": {"crs": _crs_name(ds.odc.crs), "rows": rows, "columns": columns},
         "relative_orbit": int(ds.attrs.get("relative_orbit", -1)),
         "orbit_state": str(ds.attrs.get("orbit_state", "")),
         "features": features,
         "missing": list(manifest.get("missing", [])),
-        "notes": [note for note in (*_platform_notes(features), _orbit_note(ds.attrs)) if note],
+        "notes": [
+            note for note in (*_platform_notes(features), *_floor_notes(features), _orbit_note(ds.attrs)) if note
+        ],
     }
+
+
+def _crs_name(crs: Any) -> str:
+    """Return the short name of a CRS where it has one, not pages of WKT."""
+    return f"EPSG:{crs.epsg}" if crs.epsg else str(crs)
+
+
+def _floor_notes(features: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Zeros outside an image, which a raster does not declare to be nodata, look like water or changed ground."""
+    return [
+        f"{name}: in {len(one['at_floor'])} of {one['scenes']} scenes more than {_AT_FLOOR:.0%} of what counts as "
+        f"observed is zero, the first is {one['at_floor'][0]!r}: if that lies outside the image, name the value as "
+        "nodata in a provider profile and build the cube again"
+        for name, one in features.items()
+        if one["at_floor"]
+    ]
 
 
 def _orbit_note(attrs: Mapping[str, Any]) -> str:
@@ -78,7 +103,7 @@ def _platform_notes(features: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _platform_note(name: str, platforms: list[str]) -> str:
     """Sentinel-1A/B and 1C/D were geolocated differently in some archives, which looks like change."""
-    units = {platform[-1] for platform in platforms}
+    units = {platform[-1:] for platform in platforms}
     if not (units & set("ab") and units & set("cd")):
         return ""
     return f"{name} mixes {', '.join(platforms)}: their geolocation differs in some archives; compare years with care"

@@ -15,12 +15,19 @@ import xarray as xr
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.features import shapes
 from scipy.ndimage import binary_dilation, distance_transform_edt, label
 
-from icemap_xr.burning import rasterize
-from icemap_xr.complexes import checked_dem, checked_inventory, checked_outlines, complexes, no_inventory, polygons_of
+from icemap_xr.complexes import (
+    checked_dem,
+    checked_inventory,
+    checked_outlines,
+    complexes,
+    no_inventory,
+    polygons_of,
+    taken_ids,
+)
 from icemap_xr.errors import DividesWarning, InputError, warn
+from icemap_xr.glaciercuts import burn, cut, remnants, zones_of
 from icemap_xr.grid import RegionGrid
 from icemap_xr.kernels import flowsheds, terrain
 from icemap_xr.kernels.flow import Flow, Routing
@@ -165,7 +172,7 @@ def divide(
     frame = checked_outlines(outlines)
     ground = checked_dem(dem)
     inventory = no_inventory(frame.crs) if earlier is None else checked_inventory(earlier, id_column, frame.crs)
-    taken = set(inventory["glacier_id"])
+    taken = set(inventory["glacier_id"]) | (set() if earlier is None else taken_ids(earlier))
     found: list[dict[str, Any]] = []
     if len(frame):
         # the same for all calls, so that divides that are copied stay where they are
@@ -176,9 +183,10 @@ def divide(
                 labels = _flowsheds(ice, box, ground, options)
             else:
                 labels = _copied(ice, old, box, ground, options)
-            zones = _zones(labels, box)
-            names = _names(zones, old, ice.geometry.union_all(), box, taken)
-            found += _cut(ice, zones, names)
+            whole = ice.geometry.union_all()
+            zones = zones_of(labels, box)
+            names = _names(zones, old, whole, box, taken)
+            found += cut(ice, zones, names, remnants(whole, old, box, labels))
     return _table(found, frame)
 
 
@@ -197,13 +205,6 @@ def _window(shape: NDArray[Any], lattice: Affine, options: DivideOptions, crs: s
     box = GeoBox((rows[1] - rows[0], columns[1] - columns[0]), lattice * Affine.translation(columns[0], rows[0]), crs)
     RegionGrid(box)  # refuses what is not in metres
     return box
-
-
-def _burn(shape: Any, box: GeoBox, values: Sequence[int] | None = None) -> NDArray[np.int32]:
-    """Return the number of the geometry at each pixel's centre, 0 for none; the first of several has the pixel."""
-    numbers = range(1, len(shape) + 1) if values is None else values
-    pairs = list(zip(shape, numbers, strict=True))[::-1]
-    return np.asarray(rasterize(pairs, box.shape, transform=box.transform, dtype="int32"), np.int32)
 
 
 def _elevations(
@@ -225,7 +226,7 @@ def _elevations(
 
 def _flowsheds(ice: gpd.GeoDataFrame, box: GeoBox, ground: xr.DataArray, options: DivideOptions) -> NDArray[np.int32]:
     """Divide one complex into flowsheds."""
-    inside = _burn([ice.geometry.union_all()], box) > 0
+    inside = burn([ice.geometry.union_all()], box) > 0
     if not inside.any() or ice.geometry.union_all().area < options.sliver_area:
         return np.ones(box.shape, np.int32)  # whatever its parts are, they are slivers of one glacier
     cell, width = options.pixel_size, options.gutter_size
@@ -260,8 +261,8 @@ def _copied(
     ice: gpd.GeoDataFrame, old: gpd.GeoDataFrame, box: GeoBox, ground: xr.DataArray, options: DivideOptions
 ) -> NDArray[np.int32]:
     """Give ice to the earlier glaciers, numbered from 1 in their order; what touches none gets further numbers."""
-    inside = _burn([ice.geometry.union_all()], box) > 0
-    markers = _burn(old.geometry, box) if len(old) else np.zeros(box.shape, np.int32)
+    inside = burn([ice.geometry.union_all()], box) > 0
+    markers = burn(old.geometry, box) if len(old) else np.zeros(box.shape, np.int32)
     overlap = old.geometry.area.sum() - old.geometry.union_all().area if len(old) else 0.0
     if overlap > old.geometry.area.sum() * 1e-6:
         warn(
@@ -277,8 +278,6 @@ def _copied(
         labels = np.where(inside, terrain.watershed(-dem, markers, domain), 0).astype(np.int32)
     patches, _ = label(inside & (labels == 0), _EIGHT)
     labels = np.where(patches > 0, patches + len(old), labels).astype(np.int32)
-    if not labels.any():
-        return np.ones(box.shape, np.int32)
     return _without_slivers(labels, options, keep=range(1, len(old) + 1))
 
 
@@ -287,16 +286,6 @@ def _without_slivers(labels: NDArray[np.int32], options: DivideOptions, keep: Se
         return labels
     o = options
     return flowsheds.absorb_slivers(labels, o.pixel_size, o.sliver_area, o.narrow_area, o.compactness, keep)
-
-
-def _zones(labels: NDArray[np.int32], box: GeoBox) -> dict[int, Any]:
-    """Return the ground that is nearest to each number as a geometry: zones that tile the window."""
-    nearest = distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
-    everywhere = labels[tuple(nearest)]
-    parts: dict[int, list[Any]] = {}
-    for one, number in shapes(everywhere, connectivity=4, transform=box.transform):
-        parts.setdefault(int(number), []).append(shapely.geometry.shape(one))
-    return {number: shapely.make_valid(shapely.MultiPolygon(parts[number])) for number in sorted(parts)}
 
 
 def _names(
@@ -322,35 +311,6 @@ def _new_id(point: gpd.GeoSeries, taken: set[str]) -> str:
             break
     taken.add(name)
     return name
-
-
-def _cut(ice: gpd.GeoDataFrame, zones: dict[int, Any], names: dict[int, tuple[str, str]]) -> list[dict[str, Any]]:
-    """Return the part of each year's outlines in each zone."""
-    found = []
-    for year, rows in ice.groupby("year"):
-        for number, part in _faces(rows.geometry.union_all(), zones).items():
-            name, origin = names[number]
-            found.append({"glacier_id": name, "year": year, "origin": origin, "geometry": part})
-    return found
-
-
-def _faces(whole: Any, zones: dict[int, Any]) -> dict[int, Any]:
-    """Return what of a geometry lies in each zone, so that neighbours have every corner of their border in common.
-
-    Intersections would not: where three zones meet along a straight side of one, that one would lack the corner.
-    """
-    if len(zones) == 1:
-        return dict.fromkeys(zones, whole)
-    shape = np.array(list(zones.values()), object)
-    lines = shapely.union_all([whole.boundary, *shapely.boundary(shape)])
-    faces = shapely.get_parts(shapely.polygonize(shapely.get_parts(lines)))
-    points = shapely.point_on_surface(faces)
-    shapely.prepare(whole)
-    inside = shapely.contains(whole, points)
-    faces, points = faces[inside], points[inside]
-    face, zone = shapely.STRtree(shape).query(points, predicate="within")
-    numbers = list(zones)
-    return {numbers[one]: polygons_of(shapely.coverage_union_all(faces[face[zone == one]])) for one in np.unique(zone)}
 
 
 def _table(found: list[dict[str, Any]], frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:

@@ -22,7 +22,7 @@ from icemap_xr.blocktable import BLOCK
 from icemap_xr.burning import rasterize
 from icemap_xr.errors import InputError
 from icemap_xr.grid import RegionGrid
-from icemap_xr.regionsums import checked_polygons, same_grid, sums_by_label, to_pixels
+from icemap_xr.regionsums import checked_polygons, extent_in_words, same_grid, sums_by_label, to_pixels
 
 
 def polygon_labels(polygons: NDArray[Any], like: xr.DataArray) -> Any:
@@ -113,7 +113,7 @@ def tile_table(
     # a tile that only touches the map's edge holds none of its pixels
     here &= ~shapely.touches(polygons, shapely.box(0, 0, columns, rows))
     if not here.any():
-        raise InputError(f"no tile of block lies on the map ({grid.geobox.extent.boundingbox}): check its CRS")
+        raise InputError(f"no tile of block lies on the map ({extent_in_words(grid)}): check its CRS")
     polygons, labels, shapes = polygons[here], labels[here], shapes[here]
     where = polygon_labels(polygons, probability)
     sums = sums_by_label(probability, where, len(polygons), threshold, weights) * grid.pixel_area_km2

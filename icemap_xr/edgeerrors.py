@@ -16,13 +16,17 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from icemap_xr.blocktable import block_table
-from icemap_xr.errormodel import Split, split_errors
+from icemap_xr.errormodel import Split, aligned_pair, split_errors
 from icemap_xr.errors import InputError, did_you_mean
 from icemap_xr.grid import RegionGrid, parse_metres
 from icemap_xr.kernels.edges import FULL_EDGE, away_from_edge, edge_share
 
-_LISTS = ("errors_m", "year_effect_m", "region_effect_m", "away_errors", "away_year_effect", "away_region_effect")
-_NUMBERS = ("range_m", "away_range_m", "near_m", "year_correlation", "away_year_correlation")
+#: what the names of the errors of a place begin with: the edge, the ground away from it, and what of that is mapped ice
+_PLACES = ("", "away_", "inside_")
+_LISTS = tuple(
+    f"{place}{name}{'' if place else '_m'}" for place in _PLACES for name in ("errors", "year_effect", "region_effect")
+)
+_NUMBERS = ("near_m", *(f"{place}{name}" for place in _PLACES for name in ("range_m", "year_correlation")))
 KNOWN = (*_LISTS, *_NUMBERS, "segment_m", "block", "method", "threshold")
 #: a block's edge counts if it is at least this share of the block's side: a shorter one says little
 _LONG_ENOUGH = 0.5
@@ -57,8 +61,8 @@ class EdgeErrors(NamedTuple):
 
     Parameters
     ----------
-    edge, away
-        Errors at the edge (m) and away from it (fractions of the ground).
+    edge, away, inside
+        Errors at the edge (m), away from it (fractions of the ground), and of that on ground that the map has as ice.
     segment
         Length of edge that counts as one independent piece where nothing is known of how it winds, m.
     block
@@ -69,6 +73,7 @@ class EdgeErrors(NamedTuple):
 
     edge: PlaceErrors
     away: PlaceErrors
+    inside: PlaceErrors
     segment: float
     block: float
     near: float
@@ -157,7 +162,8 @@ def read_edge_errors(content: Mapping[str, Any], *, method: str, threshold: floa
         return PlaceErrors(np.sort(errors), year, region, reach, persistence)
 
     block = parse_metres(content["block"]) if "block" in content else math.nan
-    return EdgeErrors(place("", "_m"), place("away_", ""), float(segment), block, numbers["near_m"])
+    places = place("", "_m"), place("away_", ""), place("inside_", "")
+    return EdgeErrors(*places, float(segment), block, numbers["near_m"])
 
 
 def _list(content: Mapping[str, Any], name: str) -> NDArray[np.float64]:
@@ -209,7 +215,8 @@ def held_out_edge_errors(
         Plain JSON: `errors_m` (quantiles of the errors less what their map has in common, plus the mean of all),
         `range_m` (distance at which their correlation falls to 1/e), `year_correlation`, `region_effect_m`,
         `year_effect_m`, as in `held_out_errors`; the same with `away_` for the ground away from the edge, in fractions
-        of it; `segment_m` (length of edge that counts as one independent piece in regions like these), `block`,
+        of it, and with `inside_` for that part of it which the map has as ice; `segment_m` (length of edge that counts
+        as one independent piece in regions like these), `block`,
         `near_m`, `method`, `threshold`.
 
     Raises
@@ -231,7 +238,11 @@ def held_out_edge_errors(
     if not any((one.edge >= _LONG_ENOUGH * side).any() for one in tables):
         raise InputError(f"no block of {block!r} has a long enough edge: give larger blocks")
     edge = _split([one.at_edge for one in tables], [one.edge for one in tables], _LONG_ENOUGH * side)
-    away = _split([one.beyond for one in tables], [one.ground for one in tables], _WIDE_ENOUGH * side**2)
+    wide = _WIDE_ENOUGH * side**2
+    beyond = {
+        "away": _split([one.beyond for one in tables], [one.ground for one in tables], wide),
+        "inside": _split([one.within for one in tables], [one.ice for one in tables], wide),
+    }
     lengths = [float(one.edge.sum(axis=(1, 2)).mean()) for one in tables]
     segment = np.mean([length * share for length, share in zip(lengths, edge.shares, strict=True)])
     return {
@@ -241,15 +252,22 @@ def held_out_edge_errors(
         "region_effect_m": _rounded(edge.effects.region, 3),
         "year_effect_m": _rounded(edge.effects.year, 3),
         "year_correlation": edge.persistence,
-        "away_errors": _rounded(away.errors + away.effects.centre, 6),
-        "away_range_m": round(away.length * side, 1),
-        "away_region_effect": _rounded(away.effects.region, 6),
-        "away_year_effect": _rounded(away.effects.year, 6),
-        "away_year_correlation": away.persistence,
+        **{name: value for place, split in beyond.items() for name, value in _of_ground(place, split, side).items()},
         "near_m": float(near_m),
         "block": block,
         "method": method,
         "threshold": threshold,
+    }
+
+
+def _of_ground(place: str, split: Split, side: float) -> dict[str, Any]:
+    """Return errors in fractions of ground as entries of the result; `side` is that of a block in metres."""
+    return {
+        f"{place}_errors": _rounded(split.errors + split.effects.centre, 6),
+        f"{place}_range_m": round(split.length * side, 1),
+        f"{place}_region_effect": _rounded(split.effects.region, 6),
+        f"{place}_year_effect": _rounded(split.effects.year, 6),
+        f"{place}_year_correlation": split.persistence,
     }
 
 
@@ -258,26 +276,24 @@ def _rounded(values: NDArray[np.float64], digits: int) -> list[float]:
 
 
 class _Table(NamedTuple):
-    """Sums of a region by block, `(year, block_y, block_x)`: errors in m2, edge in m, ground away from it in m2."""
+    """Sums of a region by block, `(year, block_y, block_x)`: errors in m2, edge in m, ground in m2.
+
+    Errors `beyond` are those on `ground` away from the edge, errors `within` those on the mapped `ice` of it.
+    """
 
     at_edge: NDArray[np.float64]
     edge: NDArray[np.float64]
     beyond: NDArray[np.float64]
     ground: NDArray[np.float64]
+    within: NDArray[np.float64]
+    ice: NDArray[np.float64]
     side: float
 
 
 def _table(
     mapped: xr.DataArray, reference: xr.DataArray, block: str | float, threshold: float, cut: float | None, near: float
 ) -> _Table:
-    try:
-        xr.align(mapped, reference, join="exact")
-    except ValueError:
-        raise InputError("a map and its reference have different coordinates: select the same years and grid") from None
-    reference = reference.transpose(*mapped.dims)
-    known = np.isfinite(mapped) & np.isfinite(reference)
-    grid = RegionGrid.from_dataset(mapped)
-    side = grid.pixels(block)
+    mapped, reference, known, grid, side = aligned_pair(mapped, reference, block)
     edge, away = edge_bands(mapped, grid, near, threshold)
     pixel = grid.resolution**2
 
@@ -285,16 +301,22 @@ def _table(
         found = block_table(array, grid, side, threshold=at)["ice_km2"].values * 1e6
         return np.asarray(found, np.float64)
 
-    errors = [
-        sums(mapped.where(where), cut) - sums(reference.where(where), None) for where in (known, known & (away > 0))
-    ]
+    far = known & (away > 0)
+    ice = far & (mapped > threshold)
+    errors = [sums(mapped.where(where), cut) - sums(reference.where(where), None) for where in (known, far, ice)]
     length = sums(edge.where(known), None) / pixel * FULL_EDGE * grid.resolution
-    ground = sums(away.where(known), None)
-    return _Table(errors[0] - errors[1], length, errors[1], ground, side * grid.resolution)
+    ground, inside = (sums(one.astype(np.float32), None) for one in (far, ice))
+    return _Table(errors[0] - errors[1], length, errors[1], ground, errors[2], inside, side * grid.resolution)
 
 
 def _split(errors: list[NDArray[np.float64]], extents: list[NDArray[np.float64]], least: float) -> Split:
-    """Describe errors per unit of extent; those of blocks with less than `least` of it are in the means only."""
+    """Describe errors per unit of extent; those of blocks with less than `least` of it are in the means only.
+
+    Regions without any extent say nothing, and count only where fewer than two others are left.
+    """
+    some = [k for k, extent in enumerate(extents) if extent.any()]
+    if len(some) >= 2:
+        errors, extents = [errors[k] for k in some], [extents[k] for k in some]
     by_year = []
     for error, extent in zip(errors, extents, strict=True):
         total = extent.sum(axis=(1, 2))

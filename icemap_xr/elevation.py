@@ -40,7 +40,7 @@ def read_dem(path: StrPath, grid: RegionGrid, *, margin: float = 1000.0) -> xr.D
     InputError
         The file cannot be read, has no CRS, or lies elsewhere.
     GridError
-        The raster is rotated.
+        The raster is rotated or south-up, or in degrees while the region crosses the antimeridian.
     """
     left, bottom, right, top = grid.geobox.boundingbox.bbox
     around = left - margin, bottom - margin, right + margin, top + margin
@@ -48,14 +48,19 @@ def read_dem(path: StrPath, grid: RegionGrid, *, margin: float = 1000.0) -> xr.D
         with rasterio.open(path) as source:
             if source.crs is None:
                 raise InputError(f"the DEM {path} has no CRS: assign one, for example with gdal_edit.py -a_srs")
-            if source.transform.b or source.transform.d:
-                raise GridError(f"the DEM {path} is rotated: warp it to a north-up grid first")
+            _check_grid(source, path)
             bounds = transform_bounds(grid.crs, source.crs, *around)
+            if bounds[0] > bounds[2]:  # longitudes from one side of the antimeridian to the other
+                raise GridError(
+                    f"the region crosses the antimeridian, at which the DEM {path} in degrees is cut: warp it to "
+                    "the region's CRS first, with gdalwarp -t_srs"
+                )
             (top, bottom), (left, right) = from_bounds(*bounds, transform=source.transform).toranges()
             rows = max(math.floor(top), 0), min(math.ceil(bottom), source.height)
             columns = max(math.floor(left), 0), min(math.ceil(right), source.width)
             if rows[0] >= rows[1] or columns[0] >= columns[1]:
-                raise InputError(f"the DEM {path} lies beside the region: give one that covers it")
+                hint = "; its longitudes go beyond 180, count them from -180 to 180" if _beyond_180(source) else ""
+                raise InputError(f"the DEM {path} lies beside the region: give one that covers it{hint}")
             window = Window.from_slices(rows, columns)
             values = source.read(1, window=window, masked=True)
             scale, offset = source.scales[0], source.offsets[0]
@@ -65,3 +70,17 @@ def read_dem(path: StrPath, grid: RegionGrid, *, margin: float = 1000.0) -> xr.D
     kind = np.result_type(values.dtype, np.float32)
     heights = values.astype(kind).filled(np.nan)
     return wrap_xr(heights if (scale, offset) == (1.0, 0.0) else heights * scale + offset, box)
+
+
+def _check_grid(source: rasterio.DatasetReader, path: StrPath) -> None:
+    if source.transform.b or source.transform.d:
+        raise GridError(f"the DEM {path} is rotated: warp it to a north-up grid first, with gdalwarp")
+    if source.transform.e > 0 or source.transform.a < 0:
+        raise GridError(
+            f"the DEM {path} is not north-up, its pixels are {source.transform.a:g} by {source.transform.e:g}: "
+            "flip it first, with gdalwarp"
+        )
+
+
+def _beyond_180(source: rasterio.DatasetReader) -> bool:
+    return bool(source.crs.is_geographic and source.bounds.right > 180 + source.transform.a)

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -19,28 +19,53 @@ from numpy.typing import ArrayLike, NDArray
 
 from icemap_xr import schema
 from icemap_xr.blocktable import block_table
-from icemap_xr.errors import InputError, did_you_mean
+from icemap_xr.errors import CalibrationMismatchWarning, InputError, did_you_mean, warn
 from icemap_xr.grid import RegionGrid, parse_metres
 from icemap_xr.kernels.draws import ErrorModel
 from icemap_xr.kernels.effects import Effects, means_of_rest, normal_scores, split_effects
 from icemap_xr.kernels.semivariance import fit_exponential, semivariance
+from icemap_xr.options import check_threshold
 from icemap_xr.types import StrPath
 
 BlockErrors: TypeAlias = ArrayLike | Mapping[str, Any]
-KNOWN = ("errors", "year_effect", "region_effect", "range_m", "year_correlation", "block")
+KNOWN = (
+    "errors",
+    "year_effect",
+    "region_effect",
+    "range_m",
+    "year_correlation",
+    "block",
+    "method",
+    "threshold",
+    "map_kind",
+)
 #: a block counts with at least this share of its area observed: the error of a sliver says little
 _MOSTLY = 0.5
 #: quantiles that stand for a distribution of errors, at most
 _QUANTILES = 4001
 
 
-def read_errors(block_errors: BlockErrors, years: int, block_m: float, block: object) -> ErrorModel:
+def read_errors(
+    block_errors: BlockErrors, years: int, block_m: float, block: object, threshold: float | None = None
+) -> ErrorModel:
     """Check block errors as `bootstrap_area` takes them; effects are 0 and errors independent where not given.
+
+    Parameters
+    ----------
+    block_errors
+        An array, or what `held_out_errors` makes; such a mapping is of soft areas where it does not say.
+    years
+        Years of the map.
+    block_m, block
+        Side of its blocks, m, and as it was given.
+    threshold
+        Of hard areas; None for soft ones.
 
     Raises
     ------
     InputError
-        A key, a shape or a value is not allowed, or the errors are of blocks of another size.
+        A key, a shape or a value is not allowed, or the errors are of blocks of another size, or of areas of another
+        method or threshold.
     """
     content: Mapping[str, Any] = block_errors if isinstance(block_errors, Mapping) else {"errors": block_errors}
     for key in content:
@@ -50,6 +75,8 @@ def read_errors(block_errors: BlockErrors, years: int, block_m: float, block: ob
         raise InputError("block_errors lacks 'errors': give the errors of held-out blocks")
     if "block" in content and not math.isclose(parse_metres(content["block"]), block_m, rel_tol=1e-6):
         raise InputError(f"block_errors are of blocks of {content['block']!r}, not {block!r}: give that block size")
+    if isinstance(block_errors, Mapping):
+        _check_method(content, threshold)
     errors = _fractions(content["errors"], "errors")
     if errors.ndim > 2 or (errors.ndim == 2 and errors.shape[1] != years):
         raise InputError(f"errors has shape {errors.shape}, the map {years} years: give (error,) or (error, {years})")
@@ -61,6 +88,34 @@ def read_errors(block_errors: BlockErrors, years: int, block_m: float, block: ob
     range_m = _number(content.get("range_m", 0.0), "range_m", math.inf)
     persistence = _number(content.get("year_correlation", 0.0), "year_correlation", 1.0)
     return ErrorModel(errors, effects["year_effect"], effects["region_effect"], range_m / block_m, persistence)
+
+
+def _check_method(content: Mapping[str, Any], threshold: float | None) -> None:
+    """Refuse errors of other areas: a threshold is wrong in another way than a sum of probabilities."""
+    wanted = "soft" if threshold is None else "hard"
+    found = content.get("method", "soft")
+    if found != wanted:
+        raise InputError(
+            f"block_errors are of {found} areas, not {wanted}: give those of held_out_errors(..., method={wanted!r})"
+        )
+    if threshold is not None and content.get("threshold", 0.5) != threshold:
+        raise InputError(f"block_errors are of the threshold {content.get('threshold', 0.5)}, not {threshold}")
+
+
+def check_map_kind(block_errors: BlockErrors, mapped: xr.DataArray) -> None:
+    """Warn where errors are those of maps that were filtered over the years in another way, as far as they say."""
+    of = block_errors.get("map_kind") if isinstance(block_errors, Mapping) else None
+    given = _kind(mapped)
+    if of is not None and of != given:
+        warn(
+            f"block_errors are of maps of the kind {of!r} and the maps are {given!r}: their errors are others; learn "
+            "errors from maps that are filtered as these are",
+            CalibrationMismatchWarning,
+        )
+
+
+def _kind(mapped: xr.DataArray) -> str:
+    return str(mapped.attrs.get("temporal_filter", "single years"))
 
 
 def load_block_errors(path: StrPath) -> dict[str, Any]:
@@ -94,7 +149,13 @@ def _fractions(values: Any, name: str) -> NDArray[np.float64]:
     return array
 
 
-def held_out_errors(pairs: Iterable[tuple[xr.DataArray, xr.DataArray]], *, block: str | float) -> dict[str, Any]:
+def held_out_errors(
+    pairs: Iterable[tuple[xr.DataArray, xr.DataArray]],
+    *,
+    block: str | float,
+    method: Literal["soft", "hard"] = "soft",
+    threshold: float = 0.5,
+) -> dict[str, Any]:
     """Describe the errors of maps of regions that the model, its calibrator and its filter have never seen.
 
     Parameters
@@ -104,6 +165,8 @@ def held_out_errors(pairs: Iterable[tuple[xr.DataArray, xr.DataArray]], *, block
         `(year, y, x)`, 0..1, NaN where unknown, on one grid with a CRS in metres. Regions are read one at a time.
     block
         Block side, as `bootstrap_area` will be given it.
+    method, threshold
+        Of the areas whose errors these are, as in `area`. The reference is summed as it is.
 
     Returns
     -------
@@ -112,18 +175,26 @@ def held_out_errors(pairs: Iterable[tuple[xr.DataArray, xr.DataArray]], *, block
         less what their map has in common, plus the mean of all (the model's bias); `region_effect` and `year_effect`,
         the departures of whole regions and of single years of a region, less what the blocks' own errors make of such
         means; `range_m`, the distance at which the correlation between blocks falls to 1/e; `year_correlation`;
-        `block`. Region effects are widened for the number of regions they come from. With one year to a region, region
-        and year cannot be told apart, and both are in `year_effect`.
+        `block`, `method`, `threshold` of hard areas, and `map_kind`, the temporal filter of the maps. Region effects
+        are widened for the number of regions they come from. With one year to a region, region and year cannot be told
+        apart, and both are in `year_effect`.
 
     Raises
     ------
     InputError
-        Fewer than two regions, or a pair that does not fit together.
+        Fewer than two regions, a pair that does not fit together, or maps that are filtered in different ways.
     """
-    fields, spacing = [], 0.0
+    if method not in ("soft", "hard"):
+        raise InputError(f"method {method!r} is not allowed: give 'soft' or 'hard'")
+    check_threshold(threshold)
+    cut = threshold if method == "hard" else None
+    fields, spacing, kinds = [], 0.0, set()
     for mapped, reference in pairs:
-        found, spacing = _error_field(mapped, reference, block)
+        found, spacing = _error_field(mapped, reference, block, cut)
         fields.append(found)
+        kinds.add(_kind(mapped))
+    if len(kinds) > 1:
+        raise InputError(f"the maps are of several kinds ({', '.join(sorted(kinds))}): filter all as the others were")
     if len(fields) < 2:
         raise InputError(f"errors of {len(fields)} region say nothing about another one: give at least 2 regions")
     known = [np.isfinite(one).astype(float) for one in fields]
@@ -139,6 +210,9 @@ def held_out_errors(pairs: Iterable[tuple[xr.DataArray, xr.DataArray]], *, block
         "range_m": split.length * spacing,
         "year_correlation": split.persistence,
         "block": block,
+        "method": method,
+        **({} if cut is None else {"threshold": cut}),
+        "map_kind": kinds.pop(),
     }
 
 
@@ -210,19 +284,55 @@ def _rounded(values: NDArray[np.float64]) -> list[float]:
     return [round(float(one), 6) for one in np.clip(values, -1, 1)]
 
 
-def _error_field(
-    mapped: xr.DataArray, reference: xr.DataArray, block: str | float
-) -> tuple[NDArray[np.float64], float]:
-    """Return block errors `(year, block_y, block_x)`, NaN where too little is known, and the block side in metres."""
+class Pair(NamedTuple):
+    """A map and its reference on one grid.
+
+    Parameters
+    ----------
+    mapped, reference
+        `(year, y, x)`.
+    known
+        Where both are, same dims.
+    grid
+        Their grid.
+    side
+        Side of a block, pixels.
+    """
+
+    mapped: xr.DataArray
+    reference: xr.DataArray
+    known: xr.DataArray
+    grid: RegionGrid
+    side: int
+
+
+def aligned_pair(mapped: xr.DataArray, reference: xr.DataArray, block: str | float) -> Pair:
+    """Return a map with its reference, whose dims may stand in another order; `block` is the side of a block.
+
+    Raises
+    ------
+    InputError
+        Their coordinates differ.
+    """
     try:
         xr.align(mapped, reference, join="exact")
     except ValueError:
         raise InputError("a map and its reference have different coordinates: select the same years and grid") from None
     reference = reference.transpose(*mapped.dims)
-    known = np.isfinite(mapped) & np.isfinite(reference)
     grid = RegionGrid.from_dataset(mapped)
-    side = grid.pixels(block)
-    tables = [block_table(one.where(known), grid, side).compute() for one in (mapped, reference)]
+    known: xr.DataArray = np.isfinite(mapped) & np.isfinite(reference)  # type: ignore[assignment]
+    return Pair(mapped, reference, known, grid, grid.pixels(block))
+
+
+def _error_field(
+    mapped: xr.DataArray, reference: xr.DataArray, block: str | float, threshold: float | None
+) -> tuple[NDArray[np.float64], float]:
+    """Return block errors `(year, block_y, block_x)`, NaN where too little is known, and the block side in metres."""
+    mapped, reference, known, grid, side = aligned_pair(mapped, reference, block)
+    tables = [
+        block_table(one.where(known), grid, side, threshold=cut).compute()
+        for one, cut in ((mapped, threshold), (reference, None))
+    ]
     observed = tables[0]["observed_km2"].values
     difference = tables[0]["ice_km2"].values - tables[1]["ice_km2"].values
     enough = observed >= _MOSTLY * (side * grid.resolution) ** 2 / 1e6

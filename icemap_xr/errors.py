@@ -39,6 +39,7 @@
     ├── ModelMismatchWarning            polarisation or radiometry are not the model's
     ├── UnequalGroundWarning            years are compared that saw different ground
     ├── CalibrationMismatchWarning      a calibrator was fitted on another kind of map
+    ├── InSampleWarning                 a calibrator is judged by the data it was fitted to
     ├── OutsideBlocksWarning            mapped ground lies in no block
     ├── DividesWarning                  glaciers overlap, or ice belongs to no flowshed
     ├── GeolocationWarning              a scene lies off its place by more than its pixels allow
@@ -118,7 +119,12 @@ class AccessError(CatalogError):
 
 
 class ReadError(IcemapError, OSError):
-    """A raster could not be read."""
+    """A raster could not be read.
+
+    `given_up` says that the reader's own tries and deadline are over, so that nobody else shall try again.
+    """
+
+    given_up = False
 
 
 class ModelError(IcemapError):
@@ -239,6 +245,10 @@ class UnequalGroundWarning(IcemapWarning):
 
 class CalibrationMismatchWarning(IcemapWarning):
     """A calibrator is applied to another kind of map than it was fitted on."""
+
+
+class InSampleWarning(IcemapWarning):
+    """A calibrator is judged by the data it was fitted to."""
 
 
 class OutsideBlocksWarning(IcemapWarning):

@@ -15,6 +15,7 @@ from dask.system import CPU_COUNT
 from dask.utils import format_bytes, parse_bytes
 
 from icemap_xr.errors import InputError
+from icemap_xr.placing import computes
 from icemap_xr.types import Predictor
 
 #: seconds after which the timing of a model ends
@@ -145,6 +146,8 @@ def _cluster() -> Machine | None:
     except ValueError:
         return None
     workers = list(client.scheduler_info(n_workers=-1)["workers"].values())
+    # readers map nothing
+    workers = [one for one in workers if computes(one.get("resources", {}))] or workers
     if not workers:
         return Machine(1, 1, None, "no worker is there yet")
     limits = [int(one["memory_limit"]) for one in workers if one["memory_limit"]]

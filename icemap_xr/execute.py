@@ -1,6 +1,7 @@
 """Run blocks of work with progress, on the current cluster or on this process's threads.
 
-Blocks go out in bounded batches. One that fails is tried again after all others, and set aside when it keeps failing;
+Blocks go out in bounded batches. One that fails is tried again after all others, and set aside when it keeps failing
+(at once where what it read from was tried until its own deadline: the two kinds of tries do not multiply);
 an error that every block would meet (bad input, another model, a full disk) ends the run at once.
 """
 
@@ -21,8 +22,9 @@ from dask.callbacks import Callback
 from dask.delayed import Delayed
 from dask.system import CPU_COUNT
 
-from icemap_xr.errors import IcemapError, IncompleteRunError
+from icemap_xr.errors import IcemapError, IncompleteRunError, ReadError
 from icemap_xr.metrics import count
+from icemap_xr.placing import Kind, resources
 from icemap_xr.progress import Advance, progress
 from icemap_xr.urls import scrub
 
@@ -71,6 +73,7 @@ def run_blocks(
     what: str,
     *,
     done: Callable[[B, Any], None],
+    kind: Kind = "read",
 ) -> Outcome[B]:
     """Compute one task per block for its effect.
 
@@ -84,6 +87,8 @@ def run_blocks(
         Label of the progress bar.
     done
         Called in this process with each block and the (small) result of its task.
+    kind
+        What the tasks are, which says where they may run on a cluster (`icemap_xr.placing`).
 
     Returns
     -------
@@ -102,14 +107,14 @@ def run_blocks(
         return outcome
     client = _current_client()
     with progress(what, len(blocks)) as advance:
-        run = _Round(make, done, outcome, what, advance)
+        run = _Round(make, done, outcome, what, advance, kind)
         todo = list(blocks)
         for _ in range(TRIES):
             if client is None:
                 _on_threads(run, todo)
             else:
                 _on_cluster(client, run, todo)
-            todo = list(outcome.lost)
+            todo = [block for block, trouble in outcome.lost.items() if not given_up(trouble.error)]
             if not todo:
                 break
     return outcome
@@ -118,6 +123,11 @@ def run_blocks(
 def is_final(error: BaseException) -> bool:
     """Return whether trying again cannot help: deliberate errors, but for those of reading files over a network."""
     return isinstance(error, IcemapError) and not isinstance(error, OSError)
+
+
+def given_up(error: BaseException) -> bool:
+    """Return whether whoever raised the error has tried until its own deadline."""
+    return isinstance(error, ReadError) and error.given_up
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,7 @@ class _Round(Generic[B]):
     outcome: Outcome[B]
     what: str
     advance: Advance
+    kind: Kind
 
     def succeed(self, block: B, result: Any) -> None:
         self.done(block, result)
@@ -144,7 +155,8 @@ class _Round(Generic[B]):
         trouble = Trouble(1 if before is None else before.tries + 1, error)
         self.outcome.lost[block] = trouble
         if before is None and len(self.outcome.lost) + len(self.outcome.mended) <= _LOGGED:
-            logger.warning("%s: %s failed and will be tried again (%s)", self.what, block, trouble.cause)
+            then = "" if given_up(error) else " and will be tried again"
+            logger.warning("%s: %s failed%s (%s)", self.what, block, then, trouble.cause)
         self.advance(0, note=self._note())
 
     def _note(self) -> str:
@@ -225,15 +237,16 @@ def _on_cluster(client: Client, run: _Round[B], blocks: Iterable[B]) -> None:
     queue, flying = deque(blocks), dict[Any, B]()
     coming = as_they_come(loop=client.loop)
 
-    def start() -> None:
+    def start(needed: dict[str, float] | None) -> None:
         batch = [queue.popleft() for _ in range(min(AT_ONCE - len(flying), len(queue)))]
         if batch:
-            futures = client.compute(list(run.make(batch)), optimize_graph=True)
+            futures = client.compute(list(run.make(batch)), optimize_graph=True, resources=needed)
             flying.update(zip(futures, batch, strict=True))
             coming.update(futures)
 
     try:
-        start()
+        needed = resources(client, run.kind)
+        start(needed)
         for future in coming:
             block = flying.pop(future)
             try:
@@ -247,7 +260,7 @@ def _on_cluster(client: Client, run: _Round[B], blocks: Iterable[B]) -> None:
                 run.succeed(block, result)
             future.release()
             if len(flying) <= AT_ONCE // 2:
-                start()
+                start(needed)
     except BaseException as error:
         if isinstance(error, CancelledError | CommClosedError) or client.status != "running":
             left = len(flying) + len(queue) + 1

@@ -18,6 +18,7 @@ from matplotlib.patches import Patch
 from icemap_xr import schema
 from icemap_xr.errors import InputError
 from icemap_xr.grid import RegionGrid
+from icemap_xr.options import calendar_years
 from icemap_xr.plot import furnish, placing
 
 #: Okabe and Ito, in the order in which series take them
@@ -80,7 +81,7 @@ def change_figure(
         A year is not in the dataset.
     """
     array = schema.validate_maps(ds, "change_figure")
-    years = sorted(int(one) for one in array[schema.YEAR].values)
+    years = sorted(int(one) for one in calendar_years(array, "change_figure"))
     chosen = (years[0] if first is None else first, years[-1] if last is None else last)
     for year in chosen:
         if year not in years:

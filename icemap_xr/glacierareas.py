@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from icemap_xr import schema
 from icemap_xr.arealscale import AreaKind, GroundWeights, check_area_kind
-from icemap_xr.blocktable import block_table, choose_map
+from icemap_xr.blocktable import block_table, choose_map, facts_kept, facts_of
 from icemap_xr.edgeerrors import EdgeErrors, edge_bands, held_out_edge_errors, ice_edge, read_edge_errors
 from icemap_xr.errors import InputError
 from icemap_xr.grid import RegionGrid
@@ -26,6 +26,7 @@ from icemap_xr.kernels.draws import BOUNDS, generator, percentile_interval
 from icemap_xr.kernels.edges import FULL_EDGE
 from icemap_xr.kernels.effects import drawn_errors
 from icemap_xr.kernels.errorfields import BlockField
+from icemap_xr.options import calendar_years, check_count, check_level, check_seed, made_by
 from icemap_xr.regionsums import REGION, cut_to_blocks, read_regions, region_sums
 
 __all__ = ["glacier_area", "glacier_rates", "held_out_edge_errors", "ice_edge", "read_edge_errors"]
@@ -86,10 +87,9 @@ def glacier_area(
     InputError
         A wrong option, polygons or errors that cannot be used.
     """
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise InputError(f"n {n!r} is not allowed: give a whole number of draws >= 1")
-    if not 0 < level < 1:
-        raise InputError(f"level {level!r} is not allowed: give a share between 0 and 1, for example 0.95")
+    check_count(n)
+    check_seed(seed)
+    check_level(level)
     check_area_kind(area_kind)
     model = read_edge_errors(edge_errors, method=method, threshold=threshold)
     if not model.block > 0:
@@ -125,22 +125,22 @@ def glacier_area(
         "seed": seed,
         "area_kind": area_kind,
         "method": method,
-        "calibrated": calibrated,
+        **facts_of(array, calibrated),
     }
     if method == "hard":
         attrs["threshold"] = threshold
     dims, units = (schema.YEAR, REGION), {"units": "km2", **attrs}
     return xr.Dataset(
         {
-            "area_km2": (dims, area, units),
-            "observed_km2": (dims, observed, {"units": "km2"}),
+            "area_km2": (dims, area, {"long_name": "area of ice", **units}),
+            "observed_km2": (dims, observed, {"units": "km2", "long_name": "observed area"}),
             "edge_km": (dims, total["edge"] / 1000, {"units": "km", "long_name": "length of the ice edge"}),
             "away_km2": (dims, total["away"], {"units": "km2", "long_name": "ground away from the ice edge"}),
             "draws": ((*dims, "draw"), draws, units),
             "interval": ((*dims, "bound"), percentile_interval(draws, level), units),
         },
         coords={schema.YEAR: array[schema.YEAR].variable, REGION: labels, "draw": np.arange(n), "bound": BOUNDS},
-        attrs=attrs,
+        attrs=made_by() | attrs,
     )
 
 
@@ -243,9 +243,8 @@ def glacier_rates(areas: xr.Dataset, *, level: float = 0.95) -> xr.Dataset:
     InputError
         Fewer than two years, duplicate years or a wrong option.
     """
-    if not 0 < level < 1:
-        raise InputError(f"level {level!r} is not allowed: give a share between 0 and 1, for example 0.95")
-    years = areas[schema.YEAR].values.astype(np.float64)
+    check_level(level)
+    years = calendar_years(areas, "glacier_rates").astype(np.float64)
     if len(years) < 2 or len(np.unique(years)) != len(years):
         raise InputError(f"rates need at least 2 different years, got {years.astype(int).tolist()}")
     centred = xr.DataArray(years - years.mean(), dims=schema.YEAR, coords={schema.YEAR: areas[schema.YEAR]})
@@ -261,5 +260,5 @@ def glacier_rates(areas: xr.Dataset, *, level: float = 0.95) -> xr.Dataset:
             "interval": ((REGION, "bound"), percentile_interval(drawn.transpose(REGION, "draw").values, level), units),
         },
         coords={"bound": BOUNDS},
-        attrs={key: areas.attrs[key] for key in ("interval_kind", "area_kind", "calibrated") if key in areas.attrs},
+        attrs=made_by() | facts_kept(areas),
     )

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from icemap_xr.errors import InputError
 from icemap_xr.kernels.compositions import Composition, composition, corrections, draw_counts
 from icemap_xr.kernels.draws import BOUNDS, percentile_interval
+from icemap_xr.options import check_count, check_level, check_seed, made_by
 
 #: relative standard deviation of an inventory's area: 500 of 33775 km2 at 1.96 sigma (Nuth and others 2013)
 AREA_SIGMA = 500 / 33775 / 1.96
@@ -63,6 +64,8 @@ class Inventory:
     def of_year(cls, year: float, draws: ArrayLike, *, mean: float | None = None) -> Inventory:
         """Return a map of one year with its bootstrap draws, moved to have the mean `mean` (km2) where given."""
         areas = np.asarray(draws, np.float64).ravel()
+        if isinstance(year, bool) or not isinstance(year, int | float | np.number) or not np.isfinite(year):
+            raise InputError(f"year {year!r} is not allowed: give a calendar year as a number, for example 2016")
         if not areas.size:
             raise InputError("a map of one year needs draws of its area: give those of bootstrap_area")
         centre = float(areas.mean())
@@ -107,10 +110,9 @@ def resample_rate(
     Section 8 of the published method; random numbers are NumPy's generator instead of its legacy functions, so single
     draws differ and distributions do not.
     """
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise InputError(f"n {n!r} is not allowed: give a whole number of draws >= 1")
-    if not 0 < level < 1:
-        raise InputError(f"level {level!r} is not allowed: give a share between 0 and 1, for example 0.95")
+    check_count(n)
+    check_level(level)
+    check_seed(seed)
     streams = np.random.SeedSequence(seed).spawn(2)
     stage = _stage(first, second, n, np.random.default_rng(streams[0]), 0.0)
     sigma = abs(float(np.mean(stage[1])))
@@ -130,7 +132,7 @@ def resample_rate(
             "draws": (("draw",), rates, attrs),
         },
         coords={"bound": BOUNDS, "draw": np.arange(n)},
-        attrs=attrs,
+        attrs=made_by() | attrs,
     )
 
 
@@ -185,8 +187,8 @@ def acceleration(recent: xr.Dataset, historic: xr.Dataset, *, level: float = 0.9
     InputError
         A dataset without draws.
     """
-    if not 0 < level < 1:
-        raise InputError(f"level {level!r} is not allowed: give a share between 0 and 1, for example 0.95")
+    check_level(level)
+    check_seed(seed)
     draws = []
     for name, one in (("recent", recent), ("historic", historic)):
         if "draws" not in one or one["draws"].dims != ("draw",):
@@ -209,7 +211,7 @@ def acceleration(recent: xr.Dataset, historic: xr.Dataset, *, level: float = 0.9
             "historic_sign": ((), sign, {"units": "1"}),
         },
         coords={"bound": BOUNDS, "draw": np.arange(n)},
-        attrs=attrs,
+        attrs=made_by() | attrs,
     )
 
 
@@ -217,6 +219,8 @@ def recent_rate(rate: float, spread: float, *, n: int = 100_000, seed: int = 42)
     """Return normal draws of a rate known by its mean and 1.96 standard deviations, km2 per year."""
     if not (np.isfinite(rate) and np.isfinite(spread) and spread >= 0):
         raise InputError(f"a rate of {rate} +- {spread} is not allowed: give numbers in km2 per year")
+    check_count(n)
+    check_seed(seed)
     draws = np.random.default_rng(seed).normal(rate, spread / 1.96, n)
     return xr.Dataset({"draws": ("draw", draws, {"units": "km2 year-1"})})
 
@@ -298,7 +302,7 @@ def impute_years(
     Raises
     ------
     InputError
-        A column is missing, or fewer than 15 years are known.
+        A column is missing or has no number, or fewer than 15 years are known.
     """
     for column in (year, *numeric, *categorical):
         if column not in table:
@@ -317,6 +321,8 @@ def impute_years(
     features = table[[*numeric, *categorical]].copy()
     for column in numeric:
         features[column] = pd.to_numeric(features[column], errors="coerce")
+        if not features[column].notna().any():
+            raise InputError(f"column {column!r} has no number: leave it out, or give one that is known")
         features[column] = features[column].fillna(features[column].median())
     for column in categorical:
         features[column] = features[column].astype("string").fillna("missing").astype(object)

@@ -125,7 +125,7 @@ def rgi7_table(
         known["dem_source"] = [dem_source] * len(outlines)
     columns = {name: _column(known.get(name), kind, len(outlines)) for name, kind in RGI7_COLUMNS.items()}
     rest = [name for name in outlines if name not in columns and name != outlines.geometry.name]
-    own = {name: outlines[name].to_numpy() for name in rest}
+    own = {name: outlines[name].array for name in rest}  # arrays keep types with null
     return gpd.GeoDataFrame(columns | own, geometry=outlines.geometry.to_numpy(), crs=outlines.crs)
 
 

@@ -65,7 +65,11 @@ def seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def manifest_is_whole(path: StrPath) -> bool:
     """Return whether every bit of a store's manifest is as it was written."""
     # bytes: reading text hides other line ends
-    found = (Path(path) / MANIFEST).read_bytes()
+    return is_whole((Path(path) / MANIFEST).read_bytes())
+
+
+def is_whole(found: bytes) -> bool:
+    """Return whether every bit of the content of a manifest is as it was written."""
     try:
         content = json.loads(found)
     except ValueError:

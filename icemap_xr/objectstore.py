@@ -100,9 +100,15 @@ def verify_remote(url: str) -> list[str]:
     IncompleteStoreError, InputError
         The store is unfinished, or there is none.
     """
-    manifest, there = read_manifest(url), _listed(url)
-    content = _read(url, files.FILES)
-    if content is None or hashlib.sha256(content).hexdigest() != manifest.get("files_sha256"):
+    own = _read(url, files.MANIFEST)
+    if own is None:
+        # says what is wrong
+        read_manifest(url)
+    if not files.is_whole(own or b""):
+        # the hashes in it are not to be trusted
+        return [f"{files.MANIFEST}: is damaged"]
+    there, content = _listed(url), _read(url, files.FILES)
+    if content is None or hashlib.sha256(content).hexdigest() != json.loads(own or b"")["files_sha256"]:
         return [f"{files.FILES}: is {'missing' if content is None else 'damaged'}"]
     table = files.parse_table(content.decode())
 
@@ -157,6 +163,26 @@ class StrictObjectStore(ObjectStore[S3Store]):
         return found
 
 
+def files_digest(url: str) -> str:
+    """Return what identifies the content of a published store: the manifest's hash of all its files."""
+    return str(_json(url, files.MANIFEST).get("files_sha256", ""))
+
+
+def check_listed(url: str) -> None:
+    """Raise `IncompleteStoreError` if a file is not there that the store was published with."""
+    table, there = files.parse_table((_read(url, files.FILES) or b"").decode()), _listed(url)
+    missing = sorted(set(table) - set(there))
+    if missing or not table:
+        raise IncompleteStoreError(f"{url} lacks {(missing or [files.FILES])[0]}: publish the store again")
+
+
+def open_maps(url: str) -> xr.Dataset:
+    """Open published maps, lazily; raises as `read_manifest`, and where a file is missing."""
+    read_manifest(url)
+    check_listed(url)
+    return xr.open_zarr(zarr_store(url), chunks={})
+
+
 def open_tree(url: str) -> xr.DataTree:
     """Open a published archive, lazily.
 
@@ -165,10 +191,7 @@ def open_tree(url: str) -> xr.DataTree:
     IncompleteStoreError
         A file that it was published with is not there.
     """
-    table, there = files.parse_table((_read(url, files.FILES) or b"").decode()), _listed(url)
-    missing = sorted(set(table) - set(there))
-    if missing or not table:
-        raise IncompleteStoreError(f"{url} lacks {(missing or [files.FILES])[0]}: publish the store again")
+    check_listed(url)
     tree = xr.open_datatree(zarr_store(url), engine="zarr", chunks={})  # type: ignore[arg-type]
     return tree.drop_nodes("icemap", errors="ignore")
 

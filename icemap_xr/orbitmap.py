@@ -2,6 +2,8 @@
 
 Two orbits see a slope from different sides, so a pixel whose orbit changes from year to year changes for no reason on
 the ground. Each pixel therefore belongs to one orbit in all years, also in a year in which that orbit did not see it.
+Years that are added later must have the map of the first run: which orbit saw a pixel in most years may change with
+each year.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ ORBIT = "relative_orbit"
 _CHUNK = 1024
 
 
-def join_orbits(maps: Mapping[int, xr.Dataset], owners: gpd.GeoDataFrame | None = None) -> xr.Dataset:
+def join_orbits(maps: Mapping[int, xr.Dataset], owners: gpd.GeoDataFrame | xr.Dataset | None = None) -> xr.Dataset:
     """Join the maps of one region that were made of cubes of different relative orbits.
 
     Without `owners` a pixel belongs to the orbit that observed it in most years; of equal ones, to the first of `maps`.
@@ -34,8 +36,8 @@ def join_orbits(maps: Mapping[int, xr.Dataset], owners: gpd.GeoDataFrame | None 
         By relative orbit, in order of preference: what `predict` returned, `probability (year, y, x)` and whatever else
         has these dims, on one grid and of the same years.
     owners
-        Polygons with a CRS and a column `relative_orbit`: a pixel with its centre in one belongs to that orbit. The
-        rule above is for the rest.
+        Polygons with a CRS and a column `relative_orbit`: a pixel with its centre in one belongs to that orbit. Or maps
+        that were joined before, on the same grid: a pixel keeps the orbit it had. The rule above is for the rest.
 
     Returns
     -------
@@ -82,9 +84,22 @@ def _owner(maps: Mapping[int, xr.Dataset], owners: gpd.GeoDataFrame | None, grid
         owner = xr.where(count > most, np.int16(track), owner)
         most = xr.where(count > most, count, most)
     if owners is not None:
-        fixed = _burnt(owners, list(maps), grid)
+        keep = _kept if isinstance(owners, xr.Dataset) else _burnt
+        fixed = keep(owners, list(maps), grid)
         owner = xr.where(fixed > 0, fixed, owner)
     return owner
+
+
+def _kept(owners: xr.Dataset, tracks: list[int], grid: RegionGrid) -> xr.DataArray:
+    """Return the orbit that maps joined before gave to a pixel, 0 where none had observed it."""
+    if ORBIT not in owners or "relative_orbits" not in owners.attrs:
+        raise InputError(f"the maps have no {ORBIT!r}: give the joined maps of a run over several orbits")
+    foreign = sorted({int(track) for track in owners.attrs["relative_orbits"]} - set(tracks))
+    if foreign:
+        raise InputError(f"the map of orbits names {foreign}: the orbits of this run are {tracks}")
+    if RegionGrid.from_dataset(owners[[ORBIT]]).geobox != grid.geobox:
+        raise GridError("the map of orbits lies on another grid: give that of a run on the same grid")
+    return owners[ORBIT].drop_vars([name for name in owners[ORBIT].coords if name not in (schema.Y, schema.X)])
 
 
 def _burnt(owners: gpd.GeoDataFrame, tracks: list[int], grid: RegionGrid) -> xr.DataArray:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
+from icemap_xr.edgeerrors import EdgeErrors, PlaceErrors, read_edge_errors
 from icemap_xr.errors import InputError
-from icemap_xr.glacierareas import read_edge_errors
 from icemap_xr.kernels.draws import generator, percentile_interval
 from icemap_xr.types import FloatArray, StrPath
 
@@ -40,8 +41,8 @@ def load_edge_errors(path: StrPath) -> dict[str, Any]:
 
 
 def outline_intervals(
+    geometry: NDArray[np.object_],
     area_km2: FloatArray,
-    perimeter_m: FloatArray,
     years: NDArray[np.int64],
     edge_errors: Mapping[str, Any],
     threshold: float,
@@ -50,14 +51,17 @@ def outline_intervals(
 
     As in `icemap_xr.glacierareas.glacier_area`, errors of the edge's position are drawn for pieces of the edge and
     multiplied with its length; outlines share the effects of region and year. The whole perimeter counts as edge, also
-    where the map ends or nothing was observed.
+    where the map ends or nothing was observed. Errors of mapped ice that is farther from the edge than `near_m`, such
+    as a lake that was taken for ice (`inside_errors`), are drawn likewise, one for each block of it. What else is wrong
+    away from the edge, glaciers that were missed (`away_errors`), is ground of no outline and in no interval; and an
+    interval says nothing about whether there is a glacier at all.
 
     Parameters
     ----------
+    geometry
+        Outlines `(row,)` along pixel sides, in metres.
     area_km2
-        Areas `(row,)`, km2.
-    perimeter_m
-        Lengths of the outlines along pixel sides, holes included, m.
+        Their areas, km2.
     years
         Year of each.
     edge_errors
@@ -77,17 +81,48 @@ def outline_intervals(
     """
     model = read_edge_errors(edge_errors, method="hard", threshold=threshold)
     shared = generator(_SEED, 0, published=False)
-    everywhere = model.region_effect[shared.integers(len(model.region_effect), size=_DRAWS)]
     known, year = np.unique(years, return_inverse=True)
-    yearly = model.year_effect[shared.integers(len(model.year_effect), size=(len(known), _DRAWS))]
-    edge = perimeter_m * _SMOOTH
+    edge_common, inside_common = (_common(shared, one, len(known)) for one in (model.edge, model.inside))
+    edge = shapely.length(geometry) * _SMOOTH
+    inside, piece_km2 = _inside_km2(geometry, model), _piece_km2(model)
     out = np.empty((len(edge), 2))
     for row, length in enumerate(edge):
         rng = generator(_SEED, row + 1, published=False)
-        pieces, total = max(1, math.ceil(length / model.segment)), np.zeros(_DRAWS)
-        for first in range(0, pieces, _CELLS // _DRAWS):
-            count = min(_CELLS // _DRAWS, pieces - first)
-            total += model.errors[rng.integers(len(model.errors), size=(count, _DRAWS))].sum(axis=0)
-        position = total / pieces + yearly[year[row]] + everywhere
-        out[row] = percentile_interval(area_km2[row] - (length * position / 1e6)[None], LEVEL)[0]
+        position = _mean_of_pieces(rng, model.errors, length / model.segment) + edge_common[year[row]]
+        errors = length * position / 1e6
+        if inside[row] > 0:
+            share = _mean_of_pieces(rng, model.inside.errors, inside[row] / piece_km2) + inside_common[year[row]]
+            errors += inside[row] * share
+        out[row] = percentile_interval((area_km2[row] - errors)[None], LEVEL)[0]
     return np.maximum(out, 0.0)
+
+
+def _common(rng: np.random.Generator, place: PlaceErrors, years: int) -> FloatArray:
+    """Return what all outlines share, `(year, draw)`."""
+    everywhere = place.region[rng.integers(len(place.region), size=_DRAWS)]
+    return everywhere + place.year[rng.integers(len(place.year), size=(years, _DRAWS))]
+
+
+def _mean_of_pieces(rng: np.random.Generator, errors: FloatArray, pieces: float) -> FloatArray:
+    """Return draws `(draw,)` of the mean of so many independent errors, at least one."""
+    count, total = max(1, math.ceil(pieces)), np.zeros(_DRAWS)
+    for first in range(0, count, _CELLS // _DRAWS):
+        some = min(_CELLS // _DRAWS, count - first)
+        total += errors[rng.integers(len(errors), size=(some, _DRAWS))].sum(axis=0)
+    return total / count
+
+
+def _inside_km2(geometry: NDArray[np.object_], model: EdgeErrors) -> FloatArray:
+    """Return how much of each outline is farther from its edge than the errors of the edge reach, km2."""
+    if not any(np.any(one) for one in model.inside[:3]):
+        return np.zeros(len(geometry))
+    # along pixel sides a mitred border is that of the square by which distance is measured in the fit
+    core = shapely.buffer(geometry, -model.near, join_style="mitre")
+    return np.asarray(shapely.area(core) / 1e6, np.float64)
+
+
+def _piece_km2(model: EdgeErrors) -> float:
+    """Return how much ground away from the edge counts as one independent piece, km2."""
+    # the integral of exp(-d / reach) over the plane
+    apart = 2 * math.pi * model.inside.reach_m**2
+    return max(apart, 0.0 if math.isnan(model.block) else model.block**2, 1.0) / 1e6

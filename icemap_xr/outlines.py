@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from icemap_xr import schema
 from icemap_xr.errors import InputError
 from icemap_xr.grid import RegionGrid
-from icemap_xr.kernels.polygons import block_corners, fill_holes, geometries, seam_corners, trace
+from icemap_xr.kernels.holes import fill_holes, gaps
+from icemap_xr.kernels.polygons import block_corners, geometries, seam_corners, trace
 from icemap_xr.kernels.probabilities import check_probabilities
 from icemap_xr.kernels.runs import Runs, block_runs, polygon_means
 from icemap_xr.outlineareas import outline_intervals
@@ -99,7 +100,8 @@ def outlines(
         Variable to outline; "probability" by default, also where "calibrated" is present.
     max_hole_km2
         Holes of at most this area, in km2, are filled, before `min_area_km2` is applied; outlines inside them become
-        part of the one around. Their pixels count in `area_km2` and not in `mean_probability`.
+        part of the one around. Their pixels count in `area_km2` and not in `mean_probability`. A hole in which any
+        pixel was not observed stays one, as ground without an observation is never glacier.
     simplify_m
         Smooth the pixel steps away, to about this length in metres; see `simplify`. Two pixels are a good choice.
     edge_errors
@@ -132,8 +134,9 @@ def outlines(
     if not array.chunks:
         # a token of its own keeps Dask from hashing the whole raster
         array = array.chunk({schema.YEAR: 1, schema.Y: _BLOCK, schema.X: _BLOCK}, token=uuid4().hex)
-    by_year = _blocks(array.data, options.threshold)
-    parts = [_outline_year(blocks, grid, options) for blocks in by_year]
+    most = math.floor(options.max_hole_km2 / grid.pixel_area_km2 + 1e-6)
+    by_year = _blocks(array.data, options.threshold, most)
+    parts = [_outline_year(blocks, grid, options, most) for blocks in by_year]
     counts = [len(part.geometry) for part in parts]
     columns = {
         "year": np.repeat(ds[schema.YEAR].values.astype(np.int64), counts),
@@ -142,8 +145,7 @@ def outlines(
     }
     geometry = np.concatenate([np.empty(0, object), *(part.geometry for part in parts)])
     if edge_errors is not None:
-        edge = shapely.length(geometry)
-        bounds = outline_intervals(columns["area_km2"], edge, columns["year"], edge_errors, options.threshold)
+        bounds = outline_intervals(geometry, columns["area_km2"], columns["year"], edge_errors, options.threshold)
         columns["mapping_low_km2"], columns["mapping_high_km2"] = bounds.T
     if _SCENES in ds.coords and ds[_SCENES].dims == (schema.YEAR,):
         columns[_SCENES] = np.repeat(ds[_SCENES].values.astype(object), counts)
@@ -193,17 +195,18 @@ def simplify(outlines: gpd.GeoDataFrame, tolerance: float) -> gpd.GeoDataFrame:
 
 @dataclass(frozen=True)
 class _Block:
-    """What the outlines need to know of one chunk in one year: its corners, its runs and its rim of pixels."""
+    """What the outlines need to know of one chunk in one year: corners, runs, small gaps and the rim of pixels."""
 
     corners: NDArray[np.int64]
     runs: Runs
+    gaps: NDArray[np.int64]
     top: NDArray[np.bool_]
     bottom: NDArray[np.bool_]
     left: NDArray[np.bool_]
     right: NDArray[np.bool_]
 
 
-def _read_block(values: NDArray[Any], row: int, column: int, width: int, threshold: float) -> list[_Block]:
+def _read_block(values: NDArray[Any], row: int, column: int, width: int, threshold: float, most: int) -> list[_Block]:
     """Return what is needed of a chunk `(year, y, x)`, for each of its years."""
     out = []
     for layer in np.asarray(values):
@@ -211,8 +214,10 @@ def _read_block(values: NDArray[Any], row: int, column: int, width: int, thresho
         mask = layer > threshold
         runs = block_runs(mask, layer, row, column, width)
         corners = block_corners(mask, row, column, width)
+        unseen = gaps(layer, row, column, width, most)
         # copies, so that the chunk itself can be freed
-        out.append(_Block(corners, runs, mask[0].copy(), mask[-1].copy(), mask[:, 0].copy(), mask[:, -1].copy()))
+        rim = mask[0].copy(), mask[-1].copy(), mask[:, 0].copy(), mask[:, -1].copy()
+        out.append(_Block(corners, runs, unseen, *rim))
     return out
 
 
@@ -225,7 +230,7 @@ class _YearBlocks:
     columns: NDArray[np.int64]
 
 
-def _blocks(data: Any, threshold: float) -> list[_YearBlocks]:
+def _blocks(data: Any, threshold: float, most: int) -> list[_YearBlocks]:
     """Compute the corners and rims of all chunks, and sort them by year."""
     bounds = [np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64) for sizes in data.chunks]
     _, rows, columns = bounds
@@ -235,7 +240,7 @@ def _blocks(data: Any, threshold: float) -> list[_YearBlocks]:
     places = list(product(range(len(rows) - 1), range(len(columns) - 1)))
     # one call for all years: what years share upstream (a filter over time) is then computed once
     tasks = [
-        [read(chunks[year][i, j], int(rows[i]), int(columns[j]), width, threshold) for i, j in places]
+        [read(chunks[year][i, j], int(rows[i]), int(columns[j]), width, threshold, most) for i, j in places]
         for year in range(chunks.shape[0])
     ]
     (done,) = compute(tasks)
@@ -253,7 +258,7 @@ class _YearOutlines:
     geometry: NDArray[np.object_]
 
 
-def _outline_year(year: _YearBlocks, grid: RegionGrid, options: OutlineOptions) -> _YearOutlines:
+def _outline_year(year: _YearBlocks, grid: RegionGrid, options: OutlineOptions, most: int) -> _YearOutlines:
     shape = grid.shape
     corners = np.concatenate([_seams(year), *(block.corners for block in year.blocks)])
     polygons = trace(corners, shape, options.connectivity)
@@ -263,9 +268,9 @@ def _outline_year(year: _YearBlocks, grid: RegionGrid, options: OutlineOptions) 
         np.concatenate([block.runs.total for block in year.blocks]),
     )
     means, mapped = polygon_means(runs, polygons, shape[1]), polygons.pixels
-    most = math.floor(options.max_hole_km2 / grid.pixel_area_km2 + 1e-6)
     if most:
-        polygons, left = fill_holes(polygons, most)
+        unseen = np.concatenate([block.gaps for block in year.blocks])
+        polygons, left = fill_holes(polygons, most, unseen, shape[1])
         means, mapped = means[left], mapped[left]
     first, member = np.unique(polygons.group, return_inverse=True)
     mean = np.bincount(member, means * mapped, len(first)) / np.bincount(member, mapped, len(first))

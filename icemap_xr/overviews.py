@@ -24,6 +24,13 @@ from icemap_xr.grid import RegionGrid
 GROUP = "overviews"
 #: no copy of a map that fits into this side
 _SMALLEST = 512
+_CONVENTION = {
+    "name": "multiscales",
+    "uuid": "d35379db-88df-4056-af3a-620245f8e347",
+    "schema_url": "https://raw.githubusercontent.com/zarr-conventions/multiscales/refs/tags/v1/schema.json",
+    "spec_url": "https://github.com/zarr-conventions/multiscales/blob/v1/README.md",
+    "description": "Multiscale layout of zarr datasets",
+}
 
 
 def widely_readable(ds: xr.Dataset) -> xr.Dataset:
@@ -46,15 +53,30 @@ def factors(shape: tuple[int, int]) -> list[int]:
 
 
 def multiscales(shape: tuple[int, int]) -> dict[str, Any]:
-    """Return attributes that say where the copies are and how they lie on the maps, after the GeoZarr proposal."""
-    levels = [(1, "maps"), *((factor, f"{GROUP}/{factor}") for factor in factors(shape))]
-    layout = [
-        {"asset": name, "transform": {"scale": [float(factor)] * 2, "translation": [0.0, 0.0]}}
-        for factor, name in levels
-    ]
-    for one, (_, before) in zip(layout[1:], levels, strict=False):
-        one["derived_from"] = before
-    return {"multiscales": {"layout": layout, "resampling_method": "average"}}
+    """Return attributes of an archive that say where its copies are and how they lie on the maps.
+
+    After version 1 of the multiscales convention of Zarr (github.com/zarr-conventions/multiscales), on which GeoZarr
+    builds. Paths count from the group with these attributes and cannot lead out of it, so that group holds maps and
+    copies. The scale of a copy `(y, x)` is relative to the level it is derived from, the one before; their upper left
+    corners are the same.
+
+    Parameters
+    ----------
+    shape
+        Rows and columns of the maps.
+    """
+    layout: list[dict[str, Any]] = [{"asset": "maps", "transform": _transform(1)}]
+    for factor in factors(shape):
+        before = layout[-1]["asset"]
+        layout.append({"asset": f"{GROUP}/{factor}", "derived_from": before, "transform": _transform(2)})
+    return {
+        "zarr_conventions": [_CONVENTION],
+        "multiscales": {"layout": layout, "resampling_method": "average"},
+    }
+
+
+def _transform(scale: float) -> dict[str, list[float]]:
+    return {"scale": [float(scale)] * 2, "translation": [0.0, 0.0]}
 
 
 def write_overviews(partial: Path, grid: RegionGrid, chunk: int) -> dict[str, Any]:
@@ -73,7 +95,7 @@ def write_overviews(partial: Path, grid: RegionGrid, chunk: int) -> dict[str, An
         Side of a chunk, as in the maps.
     """
     shutil.rmtree(partial / GROUP, ignore_errors=True)
-    zarr.create_group(str(partial), path=GROUP, zarr_format=3, attributes=multiscales(grid.shape))
+    zarr.create_group(str(partial), path=GROUP, zarr_format=3)
     before = partial / "maps"
     for factor in factors(grid.shape):
         folder = partial / GROUP / str(factor)

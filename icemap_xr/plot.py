@@ -51,7 +51,7 @@ def plot(
     year
         Which year; the last by default.
     outlines
-        Outlines in the CRS of `ds`; those of the year are drawn (all, without a column `year`).
+        Outlines in any CRS, without one in that of `ds`; those of the year are drawn (all, without a column `year`).
     background
         Image `(y, x)` on the grid of `ds` to draw in grey instead of the probability, for example backscatter in dB;
         its `long_name` and `units` label the colour bar.
@@ -89,7 +89,8 @@ def plot(
     ax.set_facecolor(_UNOBSERVED)
     _canvas_figure(ax).colorbar(image, ax=ax, label=label, shrink=0.8, pad=0.02)
     if outlines is not None:
-        _draw_outlines(ax, outlines, chosen, line)
+        placed = outlines if outlines.crs is None else outlines.to_crs(grid.crs)
+        _draw_outlines(ax, placed, chosen, line)
     furnish(ax, grid, str(chosen))
     return ax
 

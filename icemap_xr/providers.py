@@ -24,6 +24,9 @@ from icemap_xr.resources import catalog_path
 
 Values = Literal["power", "amplitude", "dB", "coherence"]
 
+#: polarisation of a raster of which neither its name nor its item tells one
+UNKNOWN = ""
+
 #: field of an ItemCollection under which `search` records what was asked of whom
 PROVENANCE = "icemap:search"
 
@@ -71,22 +74,35 @@ class Source:
         if wrong:
             raise ConfigError(f"bands {wrong} are not allowed: give a band from 1 for polarisations that assets name")
 
-    def asset(self, item: pystac.Item, polarisation: str) -> pystac.Asset:
-        """Return the asset of an item, or raise `AssetMissingError`."""
-        key = self.assets.get(polarisation)
+    def asset_key(self, item: pystac.Item, polarisation: str) -> str:
+        """Return the asset key of an item, or raise `AssetMissingError`; `polarisations` says when one is unknown."""
+        if polarisation == UNKNOWN and self.polarisations(item) == (UNKNOWN,):
+            return next(one for one in self.assets.values() if one in item.assets)
+        key, declared = self.assets.get(polarisation), item.properties.get("sar:polarizations")
         if key is None or key not in item.assets:
             raise AssetMissingError(
                 f"item {item.id!r} has no asset {key or polarisation!r} for {self.feature} {polarisation}; it has "
                 f"{', '.join(item.assets) or 'none'}: choose another polarisation or leave the item out"
             )
-        return item.assets[key]
+        if declared and polarisation not in declared:
+            # one raster may stand under the names of all polarisations
+            raise AssetMissingError(
+                f"item {item.id!r} is of {', '.join(declared)}, not {polarisation}: choose another polarisation or "
+                "leave the item out"
+            )
+        return key
 
     def polarisations(self, item: pystac.Item) -> tuple[str, ...]:
-        """Return the polarisations an item offers, best first."""
+        """Return the polarisations an item offers, best first.
+
+        Where several would be one and the same raster, nothing says of which it is: that is ``("",)``.
+        """
         declared = item.properties.get("sar:polarizations")
-        return tuple(
+        offers = tuple(
             name for name, key in self.assets.items() if key in item.assets and (not declared or name in declared)
         )
+        places = {(self.assets[name], self.bands.get(name)) for name in offers}
+        return (UNKNOWN,) if len(offers) > 1 and len(places) == 1 else offers
 
 
 @dataclass(frozen=True)
@@ -142,6 +158,13 @@ class Provider:
     sources: tuple[Source, ...]
     access: Access = field(default_factory=Access)
     quotas: Quotas = field(default_factory=Quotas)
+
+    def __post_init__(self) -> None:
+        """Refuse two sources of one feature in one collection: the second would hide the first."""
+        named = [(one.feature, one.collection) for one in self.sources]
+        twice = sorted({one for one in named if named.count(one) > 1})
+        if twice:
+            raise ConfigError(f"{twice[0][0]} of the collection {twice[0][1]!r} has two sources: keep one")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""

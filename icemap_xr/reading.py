@@ -6,15 +6,11 @@ passed by and short-lived tokens renewed. What stays is an error, or, where aske
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import re
 import time
-import warnings
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -27,17 +23,18 @@ import zarr
 from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.enums import ColorInterp
 from rasterio.env import setenv
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 
 from icemap_xr import schema
 from icemap_xr.access import Access
-from icemap_xr.errors import InputError, NotGeocodedError, ReadError
+from icemap_xr.errors import InputError, ReadError
 from icemap_xr.grd.options import GrdOptions
 from icemap_xr.logscrub import scrub_logs
 from icemap_xr.metrics import count
 from icemap_xr.quotas import Limits
+from icemap_xr.rastercheck import check_raster
+from icemap_xr.readfault import ReadFault, diagnose, record
 from icemap_xr.scenes import Scene
 from icemap_xr.store import encode
 from icemap_xr.units import to_units
@@ -62,41 +59,6 @@ GDAL_OPTIONS = {
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 #: threads that read over a network at least
 _WAITING = 16
-#: the only driver: others read descriptions that may point to any file
-_DRIVER = "GTiff"
-_STATUS = re.compile(r"(?:response code|HTTP(?: error)?(?: code)?)\D{0,12}?:? ?([1-5]\d\d)\b")
-
-
-@dataclass(frozen=True)
-class ReadFault:
-    """What could not be read; nothing of it is secret.
-
-    Parameters
-    ----------
-    item, asset, url
-        What was read, and from where.
-    status
-        HTTP status where there was one, else None.
-    cause
-        The fault in one line.
-    tries
-        How often it was tried.
-    when
-        Time of the last try (ISO, UTC).
-    """
-
-    item: str
-    asset: str
-    url: str
-    status: int | None
-    cause: str
-    tries: int
-    when: str
-
-    def __str__(self) -> str:
-        """Name item, asset, address and cause."""
-        what = f"item {self.item!r}, asset {self.asset!r} at {self.url}"
-        return f"{what} could not be read ({self.cause}; tried {self.tries}x)"
 
 
 @dataclass(frozen=True)
@@ -155,15 +117,18 @@ class BlockRead:
             found = _try_block(self.scene, self.geobox, self.reading)
         if isinstance(found, ReadFault):
             if self.hole is None:
-                raise ReadError(f"{found}: check that it exists and is a raster; run again to resume")
-            _record(found, self.scene, self.hole)
+                raise _error(found, self.scene)
+            record(found, self.scene, self.hole)
             count("holes")
             found = np.full(self.geobox.shape, np.nan, np.float32)
         elif self.hole is not None:
             # of an interrupted call
             Path(self.hole).unlink(missing_ok=True)
         count("read_bytes", found.nbytes)
-        return encode(found, one.step, schema.NODATA_CODE)[None]
+        try:
+            return encode(found, one.step, schema.NODATA_CODE)[None]
+        except InputError as error:
+            raise InputError(f"item {self.scene.item_ids!r}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -241,8 +206,15 @@ def read_block(
     """
     found = _try_block(scene, geobox, Reading(loader, resampling, access or Access(), local, patience or Patience()))
     if isinstance(found, ReadFault):
-        raise ReadError(f"{found}: check that it exists and is a raster; run again to resume")
+        raise _error(found, scene)
     return found
+
+
+def _error(fault: ReadFault, scene: Scene) -> ReadError:
+    error = ReadError(f"{fault}: check that it exists and is a raster; run again to resume")
+    # a local file was tried once; over a network the deadline has been used
+    error.given_up = any(_is_remote(str(item["assets"][scene.asset]["href"])) for item in scene.items)
+    return error
 
 
 def _slot(scene: Scene, geobox: GeoBox, reading: Reading) -> AbstractContextManager[None]:
@@ -270,10 +242,11 @@ def _try_block(scene: Scene, geobox: GeoBox, reading: Reading) -> NDArray[np.flo
         try:
             return to_units(_read_once(scene, geobox, reading, deadline.left, fresh=tries > 1), scene)
         except (OSError, RuntimeError, RasterioError) as error:
-            status, cause = _diagnose(error)
+            status, cause = diagnose(error)
         # the first failure may be an old one that GDAL remembers
         again = remote and (tries == 1 or status is None or status in TRANSIENT)
-        if status in (401, 403):
+        # GDAL does not always tell the status of a token that ended between two requests
+        if status in (None, 401, 403):
             again = sum(reading.access.renew(href) for href in hrefs) > 0 or again
         pause = patience.pause(tries - 1)
         if not again or tries >= patience.tries or pause >= deadline.left:
@@ -306,18 +279,16 @@ def _read_once(scene: Scene, geobox: GeoBox, reading: Reading, left: float, *, f
     assets = [item.assets[scene.asset] for item in items]
     with rasterio.Env(**options):
         setenv(**keys)
-        for item, asset in zip(items, assets, strict=True):
-            _check_raster(asset.href, item.id, scene)
+        nodata = [check_raster(asset, item.id, scene) for item, asset in zip(items, assets, strict=True)]
         if reading.loader == "stackstac":
-            if (scene.band, scene.nodata) != (None, None):
+            if scene.band is not None or any(value is not None for value in nodata):
                 raise InputError(
                     "loader='stackstac' reads neither one band of several nor nodata that the raster does not declare "
                     f"(item {scene.item_ids!r}): choose loader='odc'"
                 )
             return read_stackstac(items, scene.asset, geobox, reading.resampling, options)
-        band = scene.band or 1
-        rasters = [(asset.href, _nodata(asset, band, scene.nodata)) for asset in assets]
-        return read_odc(rasters, band, geobox, reading.resampling)
+        rasters = [(asset.href, value) for asset, value in zip(assets, nodata, strict=True)]
+        return read_odc(rasters, scene.band or 1, geobox, reading.resampling)
 
 
 def _read_radar(scene: Scene, geobox: GeoBox, reading: Reading, options: dict[str, str]) -> NDArray[Any]:
@@ -332,57 +303,3 @@ def _read_radar(scene: Scene, geobox: GeoBox, reading: Reading, options: dict[st
     with rasterio.Env(**options):
         setenv(**keys)
         return read_grd(rasters, scene.polarisation, geobox, reading.grd, Fetcher(reading.access, reading.patience))
-
-
-def _nodata(asset: pystac.Asset, band: int, otherwise: float | None) -> float | None:
-    """Return the value that stands for nodata where the raster declares none: the item's, else the profile's."""
-    bands = asset.extra_fields.get("raster:bands") or asset.extra_fields.get("bands") or []
-    told = bands[band - 1].get("nodata") if len(bands) >= band else None
-    return otherwise if told is None else float(told)
-
-
-def _check_raster(href: str, item: str, scene: Scene) -> None:
-    """Open a raster by the one driver that is allowed; its header stays in GDAL's cache for the read that follows."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(href, driver=_DRIVER) as src:
-            if src.crs is None:
-                lacks = "only ground control points" if src.gcps[0] else "no CRS"
-                raise NotGeocodedError(
-                    f"item {item!r} at {scrub(href)} has {lacks}: calibrate and geocode it first (to a projected CRS)"
-                )
-            count = int(src.count)
-            # a mask band is no second measurement
-            measured = sum(color != ColorInterp.alpha for color in src.colorinterp)
-    if scene.band is None and measured > 1:
-        raise InputError(
-            f"item {item!r} at {scrub(href)} has {measured} bands, and nothing says which one holds {scene.feature} "
-            f"{scene.polarisation}: name it under bands in the provider profile"
-        )
-    if scene.band is not None and scene.band > count:
-        raise InputError(
-            f"item {item!r} at {scrub(href)} has {count} bands, and the provider profile says that band {scene.band} "
-            f"holds {scene.feature} {scene.polarisation}: mend the profile or leave the item out"
-        )
-
-
-def _diagnose(error: BaseException) -> tuple[int | None, str]:
-    """Return the HTTP status, if one is told, and the fault in one line without credentials."""
-    texts: list[str] = []
-    one: BaseException | None = error
-    while one is not None and len(texts) < 5:
-        texts.append(str(one))
-        one = one.__cause__ or one.__context__
-    match = next((m for text in texts if (m := _STATUS.search(text))), None)
-    told = next((text for text in texts if "previous exception" not in text and text.strip()), "no message")
-    status = int(match.group(1)) if match else None
-    return status, f"{type(error).__name__}: {scrub(told.strip().splitlines()[0])}"
-
-
-def _record(fault: ReadFault, scene: Scene, path: str) -> None:
-    """Write the record of a hole; it is there before the empty block is."""
-    content = asdict(fault) | {"feature": scene.feature, "time": str(scene.time)}
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    temporary = f"{path}.{os.getpid()}.partial"
-    Path(temporary).write_text(json.dumps(content))
-    os.replace(temporary, path)

@@ -13,27 +13,29 @@ from icemap_xr.errors import InputError, did_you_mean
 from icemap_xr.providers import Quotas, load_provider
 from icemap_xr.run_plan import RunPlan, assumed, plan_ground
 
-#: glacier area in km2 of the first-order regions, Randolph Glacier Inventory 6.0 (705,739 km2 in all)
+#: glacier area in km2 of the first-order regions, Randolph Glacier Inventory 7.0 (RGI 7.0 Consortium, 2023,
+#: doi:10.5067/f6jmovy5navz): the table of areas by region in the inventory's user guide, where they add up to 706,744.
+#: Of the glaciers of the first-order region 20, the Antarctic mainland, the inventory has none.
 RGI_KM2 = {
-    "01 Alaska": 86_725,
-    "02 Western Canada and US": 14_524,
-    "03 Arctic Canada North": 105_111,
-    "04 Arctic Canada South": 40_888,
-    "05 Greenland Periphery": 89_717,
+    "01 Alaska": 86_708,
+    "02 Western Canada and USA": 14_521,
+    "03 Arctic Canada North": 105_370,
+    "04 Arctic Canada South": 40_538,
+    "05 Greenland Periphery": 90_482,
     "06 Iceland": 11_060,
-    "07 Svalbard": 33_959,
-    "08 Scandinavia": 2_949,
-    "09 Russian Arctic": 51_592,
-    "10 North Asia": 2_410,
-    "11 Central Europe": 2_092,
-    "12 Caucasus": 1_307,
-    "13 Central Asia": 49_303,
-    "14 South Asia West": 33_568,
-    "15 South Asia East": 14_734,
-    "16 Low Latitudes": 2_341,
-    "17 Southern Andes": 29_429,
-    "18 New Zealand": 1_162,
-    "19 Antarctic and Subantarctic": 132_867,
+    "07 Svalbard and Jan Mayen": 33_959,
+    "08 Scandinavia": 2_948,
+    "09 Russian Arctic": 51_595,
+    "10 North Asia": 2_643,
+    "11 Central Europe": 2_124,
+    "12 Caucasus and Middle East": 1_407,
+    "13 Central Asia": 50_344,
+    "14 South Asia West": 33_075,
+    "15 South Asia East": 16_049,
+    "16 Low Latitudes": 1_929,
+    "17 Southern Andes": 27_674,
+    "18 New Zealand": 886,
+    "19 Subantarctic and Antarctic Islands": 133_432,
 }
 _RESOLUTION = 10.0
 
@@ -181,7 +183,7 @@ def _plan(km2: float, years: int, features: tuple[str, ...], rates: Rates, quota
 def assumptions(rates: Rates, features: Sequence[str], provider: str | None) -> list[str]:
     """Return what the numbers rest on, one line each."""
     return [
-        f"ground: {rates.ground:g} times the glacier area of RGI 6.0, at {_RESOLUTION:g} m",
+        f"ground: {rates.ground:g} times the glacier area of RGI 7.0, at {_RESOLUTION:g} m",
         f"scenes: {rates.tracks} relative orbit(s), one platform, a pass every 12 days; features {', '.join(features)}",
         "to read: every scene over all of the ground, one polarisation, bytes per pixel as a recorded scene",
         "storage: cube with 2 bytes per pixel and scene, maps with 4 per pixel and year, uncompressed",

@@ -55,8 +55,8 @@ def merge(
         Where several regions observed a pixel: ``"first"`` takes the first of `paths`, ``"mean"`` averages.
     owners
         A fixed map instead: polygons with a column `region`. A pixel with its centre in one is taken from that region
-        in every year, also where that has no observation; `overlap` is for the rest. Where owners overlap, the first
-        has the ground.
+        in every year, also where that has no observation; `overlap` is for the rest, and between archives of the same
+        region. Where owners overlap, the first has the ground.
 
     Raises
     ------
@@ -75,11 +75,16 @@ def merge(
     if any(one != calibrations[0] for one in calibrations):
         raise InputError("the archives have different calibrations: calibrate their maps alike before merging")
     grid, places = _common_grid(maps)
-    owner = _owner_numbers(owners, [tree.attrs["region"] for tree in trees], grid)
+    regions = [str(tree.attrs["region"]) for tree in trees]
+    owner = _owner_numbers(owners, regions, grid)
     years = np.unique(np.concatenate([one[schema.YEAR].values for one in maps]))
     names = [name for name in LAYERS if all(name in one for one in maps)]
+
+    def spread(name: str) -> list[da.Array]:
+        return [_spread(one[name], place, grid.shape, years) for one, place in zip(maps, places, strict=True)]
+
     layers = {
-        name: ((schema.YEAR, schema.Y, schema.X), _joined_layer(maps, name, places, grid.shape, years, overlap, owner))
+        name: ((schema.YEAR, schema.Y, schema.X), _joined_layer(spread(name), overlap, regions, owner))
         for name in names
     }
     ds = xr.Dataset(layers, coords={schema.YEAR: years, **grid.coords()})
@@ -192,7 +197,7 @@ def _common_grid(maps: Sequence[xr.Dataset]) -> tuple[RegionGrid, list[tuple[int
 
 
 def _owner_numbers(owners: gpd.GeoDataFrame | None, regions: Sequence[str], grid: RegionGrid) -> da.Array | None:
-    """Return the position of the region that owns each pixel, -1 for none."""
+    """Return the first position of the region that owns each pixel, -1 for none."""
     if owners is None:
         return None
     if owners.crs is None:
@@ -209,31 +214,34 @@ def _owner_numbers(owners: gpd.GeoDataFrame | None, regions: Sequence[str], grid
     return da.from_array(rasterize(numbers, grid.shape, **kind), chunks=1024)
 
 
+def _spread(layer: xr.DataArray, place: tuple[int, int], shape: tuple[int, int], years: Any) -> da.Array:
+    """Return a layer `(year, y, x)` of one archive on the common grid, NaN around it and in years that it lacks."""
+    data, (row, column) = layer.reindex({schema.YEAR: years}).data, place
+    after = shape[0] - row - data.shape[1], shape[1] - column - data.shape[2]
+    padded = da.pad(data, ((0, 0), (row, after[0]), (column, after[1])), constant_values=np.nan)
+    return padded.rechunk((1, 1024, 1024))
+
+
 def _joined_layer(
-    maps: Sequence[xr.Dataset],
-    name: str,
-    places: Sequence[tuple[int, int]],
-    shape: tuple[int, int],
-    years: Any,
-    overlap: Overlap,
-    owner: da.Array | None,
+    spread: Sequence[da.Array], overlap: Overlap, regions: Sequence[str], owner: da.Array | None
 ) -> da.Array:
-    """Return one layer `(year, y, x)` of all regions on the common grid."""
-    spread = []
-    for one, (row, column) in zip(maps, places, strict=True):
-        data = one[name].reindex({schema.YEAR: years}).data
-        after = shape[0] - row - data.shape[1], shape[1] - column - data.shape[2]
-        padded = da.pad(data, ((0, 0), (row, after[0]), (column, after[1])), constant_values=np.nan)
-        spread.append(padded.rechunk((1, 1024, 1024)))
+    """Return one layer `(year, y, x)` of all archives, the ground that a region owns from those of that name."""
+    out = _combined(spread, overlap)
+    if owner is not None:
+        for number, region in enumerate(regions):
+            if regions.index(region) == number:
+                own = [one for one, name in zip(spread, regions, strict=True) if name == region]
+                out = da.where(owner[None] == number, _combined(own, overlap), out)
+    return out.astype(np.float32)
+
+
+def _combined(spread: Sequence[da.Array], overlap: Overlap) -> da.Array:
+    """Return layers joined by the rule for where they overlap."""
     if overlap == "mean":
         known = sum((~da.isnan(one) for one in spread[1:]), (~da.isnan(spread[0])).astype(np.float32))
         total = sum((da.nan_to_num(one) for one in spread[1:]), da.nan_to_num(spread[0]))
-        out = da.where(known > 0, total / da.maximum(known, 1), np.nan)
-    else:
-        out = spread[-1]
-        for one in spread[-2::-1]:
-            out = da.where(da.isnan(one), out, one)
-    if owner is not None:
-        for number, one in enumerate(spread):
-            out = da.where(owner[None] == number, one, out)
-    return out.astype(np.float32)
+        return da.where(known > 0, total / da.maximum(known, 1), np.nan)
+    out = spread[-1]
+    for one in spread[-2::-1]:
+        out = da.where(da.isnan(one), out, one)
+    return out

@@ -29,6 +29,10 @@ from icemap_xr.kernels.coverage import Piece, Rings, coverage_sums
 REGION = "region"
 #: length of the parts into which edges are cut before their area on the ellipsoid is taken, m
 _EDGE_M = 100.0
+#: edges of polygons in another CRS are cut into parts of this share of their extent
+_EDGE_PARTS = 1000
+#: heights of ground and sea floor, m, and numbers inside that stand for nodata
+_HEIGHTS, _NO_HEIGHTS = (-12_000.0, 9_000.0), (-9999.0, -9998.0)
 Part = tuple[int, tuple[int, ...], NDArray[np.float64]]
 
 
@@ -44,7 +48,7 @@ def read_regions(by: gpd.GeoDataFrame, grid: RegionGrid) -> tuple[NDArray[Any], 
     rows, columns = grid.shape
     polygons = to_pixels(shapes, grid)
     if not shapely.intersects(polygons, shapely.box(0, 0, columns, rows)).any():
-        raise InputError(f"no polygon of by touches the map ({grid.geobox.extent.boundingbox}): check its CRS")
+        raise InputError(f"no polygon of by touches the map ({extent_in_words(grid)}): check its CRS")
     return labels, polygons
 
 
@@ -63,7 +67,7 @@ def checked_polygons(
     if labels.isna().any() or labels.duplicated().any():
         first = labels[labels.isna() | labels.duplicated()].iloc[0]
         raise InputError(f"region '{first}' is missing or repeated: give each polygon its own name, or drop the column")
-    shapes = shapely.force_2d(by.geometry.to_crs(grid.crs).to_numpy())
+    shapes = shapely.force_2d(_in_crs(by.geometry, grid.crs).to_numpy())
     kinds = shapely.get_type_id(shapes)  # 3 polygon, 6 multi-polygon, -1 missing
     bad = ~np.isin(kinds, (3, 6)) | shapely.is_empty(shapes)
     if bad.any():
@@ -73,9 +77,25 @@ def checked_polygons(
     if bad.any():
         reason = shapely.is_valid_reason(shapes[bad][0])
         raise InputError(
-            f"region '{labels.iloc[int(bad.argmax())]}' is invalid in {grid.crs} ({reason}): repair it (make_valid)"
+            f"region '{labels.iloc[int(bad.argmax())]}' is invalid in {pyproj.CRS(grid.crs).name} ({reason}): "
+            "repair it (make_valid)"
         )
     return np.asarray(labels), shapes
+
+
+def _in_crs(shapes: gpd.GeoSeries, crs: str) -> gpd.GeoSeries:
+    """Project polygons, whose edges stay where they are: straight in their own CRS, they are curved in another."""
+    west, south, east, north = shapes.total_bounds
+    extent = max(east - west, north - south)
+    if shapes.crs != pyproj.CRS(crs) and np.isfinite(extent) and extent > 0:
+        shapes = shapes.segmentize(extent / _EDGE_PARTS)
+    return shapes.to_crs(crs)
+
+
+def extent_in_words(grid: RegionGrid) -> str:
+    """Return where a map lies, for messages."""
+    left, bottom, right, top = grid.geobox.boundingbox.bbox
+    return f"x {left:.0f} to {right:.0f}, y {bottom:.0f} to {top:.0f} in {pyproj.CRS(grid.crs).name}"
 
 
 def to_pixels(shapes: NDArray[Any], grid: RegionGrid) -> NDArray[Any]:
@@ -295,7 +315,8 @@ def band_labels(dem: xr.DataArray, like: xr.DataArray, band_m: float) -> tuple[A
     Raises
     ------
     InputError
-        The elevation is not on the map's grid, has no known pixel, or the height of a band is not allowed.
+        The elevation is not on the map's grid, has no known pixel or heights that no place has (nodata that was not
+        masked), or the height of a band is not allowed.
     """
     if not isinstance(dem, xr.DataArray) or set(dem.dims) != {schema.Y, schema.X}:
         raise InputError("by='elevation' needs dem=, a DataArray (y, x) of elevation in metres on the map's grid")
@@ -311,6 +332,10 @@ def band_labels(dem: xr.DataArray, like: xr.DataArray, band_m: float) -> tuple[A
     low, high, gap = float(found["low"]), float(found["high"]), bool(found["gap"])
     if not np.isfinite(low):
         raise InputError("the elevation is unknown everywhere: give a dem that covers the map")
+    if low < _HEIGHTS[0] or high > _HEIGHTS[1] or low in _NO_HEIGHTS:
+        raise InputError(
+            f"the elevation goes from {low:g} to {high:g} m: mask its nodata value to NaN, dem.where(dem != {low:g})"
+        )
     first, last = int(np.floor(low / band_m)), int(np.floor(high / band_m))
     count = last - first + 1
     kernel: Any = partial(_bands, first=first, count=count, band_m=float(band_m))

@@ -140,7 +140,7 @@ def run(config: RunConfig, output: StrPath) -> RunResult:
         items, cube, maps = map_region(config, grid, model, folder, domain)
         maps, calibrator = _calibrated(_filtered(maps, config), config, model)
         areas = _areas(maps, config, model, domain)
-        shapes = outlines(maps, **_outline_options(config))
+        shapes = outlines(maps, **_outline_options(config, model))
         glaciers = _glaciers(shapes, grid, config)
         path = archive(
             maps,
@@ -232,11 +232,18 @@ def _areas(maps: xr.Dataset, config: RunConfig, model: Predictor, domain: xr.Dat
     return areas.assign_attrs(domain_km2=extent if domain is None else marked_km2(domain, grid))
 
 
-def _outline_options(config: RunConfig) -> dict[str, Any]:
-    """Return the options of `outlines`, with the edge errors that are in a file."""
-    options = asdict(config.outlines)
+def _outline_options(config: RunConfig, model: Predictor) -> dict[str, Any]:
+    """Return the options of `outlines`, with the edge errors that are in a file, else those the model brings.
+
+    The model's own are those of single years at one threshold, and hold for nothing else.
+    """
+    options, bundle = asdict(config.outlines), getattr(model, "bundle", None)
     if config.outlines.edge_errors is not None:
         options["edge_errors"] = load_edge_errors(config.outlines.edge_errors)
+        return options
+    own = None if bundle is None else bundle.edge_errors
+    if own is not None and config.area.filter == "none" and own["threshold"] == config.outlines.threshold:
+        options["edge_errors"] = own
     return options
 
 

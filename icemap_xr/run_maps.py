@@ -6,6 +6,7 @@ import json
 import logging
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pystac
@@ -62,7 +63,7 @@ def map_region(
         only = replace(config, orbits=OrbitsSection(), search=replace(config.search, relative_orbit=track))
         logger.info("relative orbit %d of %s", track, ", ".join(map(str, tracks)))
         parts[track] = _one_orbit(only, grid, model, part, mask)
-    owners = None if config.orbits.map is None else as_frame(config.orbits.map)
+    owners = None if config.orbits.map is None else _owners(config.orbits.map)
     joined = join_orbits({track: maps.drop_vars("source_scenes") for track, (_, _, maps) in parts.items()}, owners)
     maps = store.save(joined, folder / "probability.zarr", what="joining orbits")
     scenes = [maps["source_scenes"] for _, _, maps in parts.values()]
@@ -74,6 +75,14 @@ def map_region(
         first[1],
         maps.assign_coords(source_scenes=(schema.YEAR, np.array(texts, object))),
     )
+
+
+def _owners(path: str) -> Any:
+    """Return the map of orbits: polygons, or the joined maps of an earlier run."""
+    if not (Path(path) / store.MANIFEST).exists():
+        return as_frame(path)
+    store.read_manifest(path)
+    return xr.open_zarr(path, chunks={})
 
 
 def _one_orbit(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import pystac
 
@@ -54,6 +55,8 @@ class RunPlan:
         Quotas of the provider.
     tracks
         Relative orbits of the run; none named = any. Of several, each is read and mapped over the whole grid.
+    mask
+        What is mapped, in words.
     """
 
     rows: int
@@ -69,6 +72,7 @@ class RunPlan:
     gflops: float
     quotas: Quotas
     tracks: tuple[int, ...]
+    mask: str = ""
 
     @property
     def compute_hours(self) -> float:
@@ -94,9 +98,8 @@ class RunPlan:
         per_month = self.quotas.tb_per_month
         months = "" if per_month is None else f", {self.transfer_bytes / per_month / 1e12:.1f} of a month's transfer"
         scenes = ", ".join(f"{count} {name}" for name, count in self.scenes.items())
-        mask = "predict.aoi" if self.share < 1 else "no predict.aoi: sea is mapped, too"
         return [
-            f"grid: {self.rows} x {self.columns} px, {self.share:.1%} of it mapped ({mask}), {self.years} years, "
+            f"grid: {self.rows} x {self.columns} px, {self.share:.1%} of it mapped{self.mask}, {self.years} years, "
             f"relative orbit {' and '.join(map(str, self.tracks)) or 'any'}",
             f"scenes: {scenes} ({how})",
             f"to read: {self.transfer_bytes / 1e12:.2f} TB (each scene over the whole grid, one polarisation, at the "
@@ -133,9 +136,10 @@ def plan_run(config: RunConfig, *, items: pystac.ItemCollection | None = None, g
     one = config.search.relative_orbit
     tracks = config.orbits.relative or (() if one is None else (one,))
     known = known_providers().get(config.search.provider)
+    share, mask = _share(config, grid)
     return plan_ground(
         *grid.shape,
-        share=_share(config, grid),
+        share=share,
         years=years,
         scenes=_counted(items, names, config) if items is not None else assumed(names, years, max(1, len(tracks))),
         counted=items is not None,
@@ -144,6 +148,7 @@ def plan_run(config: RunConfig, *, items: pystac.ItemCollection | None = None, g
         gflops=gflops,
         quotas=known.quotas if known else Quotas(),
         tracks=tracks,
+        mask=f" ({mask})",
     )
 
 
@@ -160,6 +165,7 @@ def plan_ground(
     gflops: float,
     quotas: Quotas,
     tracks: tuple[int, ...],
+    mask: str = "",
 ) -> RunPlan:
     """Work out what some ground would take; the parameters are those of `RunPlan`, with steps per year and overlap."""
     passes, pixels = max(1, len(tracks)), rows * columns
@@ -181,6 +187,7 @@ def plan_ground(
         gflops=gflops,
         quotas=quotas,
         tracks=tracks,
+        mask=mask,
     )
 
 
@@ -197,15 +204,20 @@ def assumed(names: tuple[str, ...], years: int, tracks: int) -> dict[str, int]:
 
 def _counted(items: pystac.ItemCollection, names: tuple[str, ...], config: RunConfig) -> dict[str, int]:
     rows = coverage(items, years=config.years, year_start=config.year_start)
-    return {name: sum(row.scenes for row in rows if row.feature == name) for name in names}
+    days = config.cube.baseline_days
+    # the cube keeps pairs of one baseline
+    kept = [row for row in rows if days is None or not row.baseline_days or abs(row.baseline_days - days) < 1]
+    return {name: sum(row.scenes for row in kept if row.feature == name) for name in names}
 
 
-def _share(config: RunConfig, grid: RegionGrid) -> float:
-    """Return the share of the grid that is mapped, as seen on about 2000 x 2000 points."""
-    if config.predict.aoi is None:
-        return 1.0
+def _share(config: RunConfig, grid: RegionGrid) -> tuple[float, str]:
+    """Return the share of the grid that is mapped, as seen on about 2000 x 2000 points, and what decides it."""
+    aoi = config.predict.aoi
+    if aoi is None:
+        return 1.0, "no predict.aoi: sea is mapped, too"
+    if not Path(aoi).exists():
+        return 1.0, f"predict.aoi {aoi} is not there yet: all is counted, sea too; the run does not start without it"
     coarse = grid.resolution * max(1, math.ceil(max(grid.shape) / 2000))
     points = RegionGrid.from_bbox(grid.geobox.boundingbox.bbox, grid.crs, coarse, bbox_crs=grid.crs)
-    return marked_km2(ground_mask(config.predict.aoi, points), points) / (
-        points.shape[0] * points.shape[1] * points.pixel_area_km2
-    )
+    marked = marked_km2(ground_mask(aoi, points), points)
+    return marked / (points.shape[0] * points.shape[1] * points.pixel_area_km2), "predict.aoi"

@@ -22,10 +22,19 @@ REPORT = "performance.html"
 
 
 @contextmanager
-def watched(client: Client | None, model: Predictor, folder: Path) -> Iterator[None]:
+def watched(client: Client | None, model: Predictor, folder: Path, report: str = REPORT) -> Iterator[None]:
     """Load the model on all workers, and write Dask's performance report into the folder when the work has ended.
 
     Without a cluster nothing is done; without the extra monitoring (bokeh) there is no report.
+
+    Parameters
+    ----------
+    client
+        Of the cluster; None without one.
+    model
+        What is loaded.
+    folder, report
+        Where the report goes, and its name.
     """
     if client is None:
         yield
@@ -38,5 +47,5 @@ def watched(client: Client | None, model: Predictor, folder: Path) -> Iterator[N
     from distributed import performance_report
 
     # made by the scheduler when all is done: what ends with an error has none
-    with performance_report(filename=str(folder / REPORT)):
+    with performance_report(filename=str(folder / report)):
         yield

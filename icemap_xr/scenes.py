@@ -109,7 +109,8 @@ def scenes_from_items(
     feature
         Feature name.
     polarisation
-        Polarisation to read; by default the first of the source's list that every item offers.
+        Polarisation to read; by default the first of the source's list that every item offers. A raster of which
+        nothing tells the polarisation has none (``""``), and is taken for this one where it is given.
     baseline_days
         Keep pairs of this temporal baseline only.
     radar_geometry
@@ -122,7 +123,8 @@ def scenes_from_items(
     NotGeocodedError
         The collection is in radar geometry.
     InputError
-        Polarisations, modes, ways of processing, tracks, directions or temporal baselines are mixed.
+        Polarisations, modes, ways of processing, tracks, directions or temporal baselines are mixed, or the slices of
+        one pass come in different forms.
     """
     by_collection = {source.collection: source for source in sources if source.feature == feature}
     mine = [item for item in items if item.collection_id in by_collection]
@@ -130,21 +132,21 @@ def scenes_from_items(
         return ()
     if not radar_geometry:
         _check_geocoded(mine, by_collection)
-    for key, what in (("sar:instrument_mode", "the instrument modes"), (PROCESSING, "products processed as")):
-        _check_alike(mine, feature, key, what)
+    _check_alike(mine, feature, "sar:instrument_mode", "the instrument modes")
+    _check_alike(mine, feature, PROCESSING, "products processed as", unsaid="something else")
     chosen = polarisation or _common_polarisation(mine, by_collection)
     single = []
     for item in mine:
         source = by_collection[str(item.collection_id)]
-        asset = source.asset(item, chosen)
-        single.append(_scene(item, source, chosen, next(k for k, one in item.assets.items() if one is asset)))
+        single.append(_scene(item, source, chosen, source.asset_key(item, chosen)))
     if baseline_days is not None:
         single = [scene for scene in single if abs(scene.baseline_days - baseline_days) < 1]
         if not single:
             raise InputError(f"no {feature} pair has a temporal baseline of {baseline_days:g} days: choose another")
-    scenes = _merge(sorted(single, key=lambda scene: (scene.time, scene.item_ids)))
-    _check_uniform(scenes, feature)
-    return tuple(scenes)
+    # before slices are joined, for a scene has the form and the orbit of its first slice
+    _check_uniform(single, feature)
+    single.sort(key=lambda scene: (scene.time, scene.item_ids))
+    return tuple(_merge(single, forms=True))
 
 
 def one_orbit(series: Mapping[str, Sequence[Scene]]) -> tuple[int, str]:
@@ -178,7 +180,7 @@ def single_scenes(items: Sequence[pystac.Item], sources: Sequence[Source], featu
         source = by_collection.get(str(item.collection_id))
         if source is not None:
             offers = source.polarisations(item)
-            key = source.assets[offers[0]] if offers else ""
+            key = source.asset_key(item, offers[0]) if offers else ""
             found.append(_scene(item, source, "+".join(offers), key))
     return tuple(_merge(sorted(found, key=lambda scene: (scene.time, scene.item_ids))))
 
@@ -192,8 +194,8 @@ def _check_geocoded(items: Sequence[pystac.Item], sources: Mapping[str, Source])
         )
 
 
-def _check_alike(items: Sequence[pystac.Item], feature: str, key: str, what: str) -> None:
-    found = sorted({str(value) for item in items if (value := item.properties.get(key))})
+def _check_alike(items: Sequence[pystac.Item], feature: str, key: str, what: str, unsaid: str = "") -> None:
+    found = sorted({str(value) for item in items if (value := item.properties.get(key) or unsaid)})
     if len(found) > 1:
         raise InputError(f"{feature} mixes {what} {', '.join(found)}: keep the items of one")
 
@@ -210,25 +212,20 @@ def _common_polarisation(items: Sequence[pystac.Item], sources: dict[str, Source
     for candidate in offers[0][1]:
         if all(candidate in found for _, found in offers):
             return candidate
-    seen = sorted({name for _, found in offers for name in found})
+    seen = sorted({name or "unknown" for _, found in offers for name in found})
     raise InputError(f"no polarisation is in every item (found {', '.join(seen)}): choose one with polarisation=")
 
 
 def _scene(item: pystac.Item, source: Source, polarisation: str, key: str) -> Scene:
     properties = item.properties
-    time = _moment(item.datetime) if item.datetime else _moment(properties.get("start_datetime"))
-    first = second = time
-    if schema.feature(source.feature).pair:
-        first = _moment(properties.get("insar:reference_datetime") or properties.get("start_datetime"))
-        second = _moment(properties.get("insar:secondary_datetime") or properties.get("end_datetime"))
-        if np.isnat(first) or np.isnat(second) or not first < second:
-            raise InputError(
-                f"item {item.id!r} does not say the two dates of its pair: it needs insar:reference_datetime before "
-                "insar:secondary_datetime"
-            )
-        time = first + (second - first) // 2
-    if np.isnat(time):
-        raise InputError(f"item {item.id!r} has neither datetime nor start_datetime: mend the catalogue")
+    pair = schema.feature(source.feature).pair
+    first, second = _dates(item, pair)
+    if pair and not first < second:
+        raise InputError(
+            f"item {item.id!r} does not say the two dates of its pair: it needs insar:reference_datetime before "
+            "insar:secondary_datetime"
+        )
+    time = scene_time(item, pair=pair)
     return Scene(
         feature=source.feature,
         polarisation=polarisation,
@@ -247,6 +244,31 @@ def _scene(item: pystac.Item, source: Source, polarisation: str, key: str) -> Sc
         nodata=source.nodata,
         geocoded=source.geocoded,
     )
+
+
+def scene_time(item: pystac.Item, *, pair: bool) -> np.datetime64:
+    """Return the time by which an item belongs to a year: of a pair the middle of its dates, whatever its own says.
+
+    Raises
+    ------
+    InputError
+        It has none.
+    """
+    first, second = _dates(item, pair)
+    time = first + (second - first) // 2 if pair and first < second else _dates(item, pair=False)[0]
+    if np.isnat(time):
+        raise InputError(f"item {item.id!r} has neither datetime nor start_datetime: mend the catalogue")
+    return time
+
+
+def _dates(item: pystac.Item, pair: bool) -> tuple[np.datetime64, np.datetime64]:
+    """Return the two dates of a pair, or its time twice; NaT where they are not said."""
+    properties = item.properties
+    if not pair:
+        time = _moment(item.datetime or properties.get("start_datetime"))
+        return time, time
+    first = _moment(properties.get("insar:reference_datetime") or properties.get("start_datetime"))
+    return first, _moment(properties.get("insar:secondary_datetime") or properties.get("end_datetime"))
 
 
 def _one_asset(item: pystac.Item, key: str) -> dict[str, Any]:
@@ -270,8 +292,11 @@ def _moment(value: datetime | str | None) -> np.datetime64:
     return np.datetime64(moment, "ns")
 
 
-def _merge(scenes: Sequence[Scene]) -> list[Scene]:
-    """Join the slices or bursts of one pass; the earliest gives the time. The scenes come sorted by time."""
+def _merge(scenes: Sequence[Scene], *, forms: bool = False) -> list[Scene]:
+    """Join the slices or bursts of one pass; the earliest gives the time. The scenes come sorted by time.
+
+    With `forms` it is an error if they are not read in the same way: only the first one says how.
+    """
     merged: list[Scene] = []
     for scene in scenes:
         same = None
@@ -284,15 +309,30 @@ def _merge(scenes: Sequence[Scene]) -> list[Scene]:
         if same is None:
             merged.append(scene)
         else:
+            if forms:
+                _check_form(merged[same], scene)
             fields = merged[same].__dict__ | {"items": merged[same].items + scene.items}
             merged[same] = Scene(**fields)
     return merged
+
+
+def _check_form(one: Scene, other: Scene) -> None:
+    for name in ("values", "radiometry", "asset", "band", "nodata", "geocoded"):
+        mine, theirs = getattr(one, name), getattr(other, name)
+        if mine != theirs:
+            raise InputError(
+                f"items {one.item_ids!r} and {other.item_ids!r} are of one pass and differ in {name} ({mine}, "
+                f"{theirs}): keep the items of one collection"
+            )
 
 
 def _is_same_pass(one: Scene, other: Scene) -> bool:
     if (one.platform, one.polarisation) != (other.platform, other.polarisation):
         return False
     if one.baseline_days != other.baseline_days:
+        return False
+    # at high latitudes one orbit may see a place on its way up and on its way down
+    if one.orbit_state and other.orbit_state and one.orbit_state != other.orbit_state:
         return False
     if one.absolute_orbit >= 0 and other.absolute_orbit >= 0:
         return one.absolute_orbit == other.absolute_orbit and bool(abs(other.time - one.time) < _DAY)
@@ -301,7 +341,7 @@ def _is_same_pass(one: Scene, other: Scene) -> bool:
 
 
 def _check_uniform(scenes: Sequence[Scene], feature: str) -> None:
-    """One relative orbit, direction and temporal baseline per series: mixing them makes false change."""
+    """One orbit, direction, way of processing and temporal baseline per series: mixing them makes false change."""
     for name, found, remedy in (
         ("relative orbits", {s.relative_orbit for s in scenes}, "search(relative_orbit=)"),
         ("directions", {s.orbit_state for s in scenes}, "search(orbit_state=)"),

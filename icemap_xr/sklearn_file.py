@@ -22,6 +22,8 @@ from icemap_xr.types import StrPath
 #: a published file has 3 kB
 _MOST_BYTES = 10_000_000
 _MOST_VALUES = 100_000
+#: whole numbers from this on are no floats, and too long to print
+_HUGE = 1e300
 
 _RIDGE = ("sklearn.kernel_ridge", "KernelRidge")
 #: what a name stands for; NumPy 1 and 2 and both generations of Python call some of them differently
@@ -100,7 +102,7 @@ class _Machine:
         target = self.stack[-1]
         if not isinstance(target, dict) or len(items) % 2:
             raise UnsafeFileError("the file fills what is no dict: do not unpickle it")
-        target.update(zip(items[::2], items[1::2], strict=True))
+        target.update(_entries(items))
 
     def tuple_of(self, count: int) -> None:
         """Join the topmost values."""
@@ -109,6 +111,21 @@ class _Machine:
             raise IndexError(count)
         del self.stack[len(self.stack) - count :]
         self.stack.append(taken)
+
+
+def _entries(items: list[Any]) -> dict[str, Any]:
+    """Return a dict of keys and values in turn; nested tuples as keys could take for ever to hash."""
+    keys = items[::2]
+    if not all(isinstance(one, str) for one in keys):
+        raise UnsafeFileError("the file has a dict with keys that are no text: it may be malicious; do not unpickle it")
+    return dict(zip(keys, items[1::2], strict=True))
+
+
+def _brief(value: Any) -> str:
+    """Return a value for a message; containers, which may hold themselves many times over, by their kind alone."""
+    if isinstance(value, int) and abs(value) >= _HUGE:
+        return "of very many digits"
+    return repr(value)[:40] if value is None or isinstance(value, str | int | float) else type(value).__name__
 
 
 #: opcodes whose argument is the value they push
@@ -141,9 +158,7 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], Any]] = {
     "TUPLE1": lambda machine, arg: machine.tuple_of(1),
     "TUPLE2": lambda machine, arg: machine.tuple_of(2),
     "TUPLE3": lambda machine, arg: machine.tuple_of(3),
-    "DICT": lambda machine, arg: (lambda items: machine.stack.append(dict(zip(items[::2], items[1::2], strict=True))))(
-        machine.since_mark()
-    ),
+    "DICT": lambda machine, arg: machine.stack.append(_entries(machine.since_mark())),
     "SETITEM": lambda machine, arg: machine.put_items([machine.stack.pop(-2), machine.stack.pop()]),
     "SETITEMS": lambda machine, arg: machine.put_items(machine.since_mark()),
     "MEMOIZE": lambda machine, arg: machine.memo.__setitem__(len(machine.memo), machine.stack[-1]),
@@ -185,9 +200,11 @@ def read_kernel_ridge(
     if len(content) > _MOST_BYTES:
         raise InputError(f"{str(path)!r} has more than {_MOST_BYTES} bytes: that is no calibrator")
     state = _ridge_state(_walk(content), str(path))
-    if state.get("kernel") != "laplacian" or _number(state.get("gamma")) not in (None, 1.0):
+    kernel = state.get("kernel")
+    if not isinstance(kernel, str) or kernel != "laplacian" or _number(state.get("gamma")) not in (None, 1.0):
         raise InputError(
-            f"{str(path)!r} holds a regression with kernel {state.get('kernel')!r}, gamma {state.get('gamma')!r}: the "
+            f"{str(path)!r} holds a regression with kernel {_brief(state.get('kernel'))}, gamma "
+            f"{_brief(state.get('gamma'))}: the "
             "published calibration has kernel 'laplacian' and gamma None"
         )
     x_fit, dual = (_array(state.get(key), key) for key in ("X_fit_", "dual_coef_"))
@@ -265,7 +282,10 @@ def _array(made: Any, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
     values, kind = _bytes(raw), _dtype(dtype)
     sizes = shape if isinstance(shape, tuple) else ()
     if not 1 <= len(sizes) <= 2 or not all(isinstance(one, int) and 0 < one <= _MOST_VALUES for one in sizes):
-        raise InputError(f"{name!r} has shape {shape!r}: the published calibration has one feature and one target")
+        raise InputError(
+            f"{name!r} has {_brief(shape)} as its shape: the published calibration has one feature and one target"
+        )
+    # sizes are a few whole numbers by now
     if math.prod(sizes) * kind.itemsize != len(values) or (len(sizes) == 2 and sizes[1] != 1):
         raise InputError(f"{name!r} has shape {shape!r} and {len(values)} bytes: the file is damaged or another one")
     flat = np.frombuffer(values, kind).astype(np.float64)
@@ -277,7 +297,7 @@ def _number(value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, int | float):
-        return float(value)
+        return float(value) if abs(value) < _HUGE else math.nan
     if isinstance(value, _Made) and value.role == "scalar" and len(value.args) == 2:
         raw = _bytes(value.args[1])
         kind = _dtype(value.args[0])

@@ -25,6 +25,7 @@ __all__ = [
     "items_from_files",
     "open_header",
     "sar_item",
+    "state_orbit",
     "write_catalog",
 ]
 
@@ -98,6 +99,20 @@ def items_from_files(folder: StrPath) -> pystac.ItemCollection:
     _refuse_duplicates(items)
     items.sort(key=lambda item: (item.get_datetime() or datetime.min.replace(tzinfo=UTC), item.id))
     return pystac.ItemCollection(items)
+
+
+def state_orbit(items: Iterable[pystac.Item], relative_orbit: int | None, orbit_state: str | None) -> None:
+    """Give items the orbit that their files do not tell, such as of coherence rasters and CARD-COH products.
+
+    Raises
+    ------
+    InputError
+        An item tells another one.
+    """
+    for name, value in (("sat:relative_orbit", relative_orbit), ("sat:orbit_state", orbit_state)):
+        for item in items if value is not None else ():
+            if item.properties.setdefault(name, value) != value:
+                raise InputError(f"item {item.id!r} says {name} {item.properties[name]}, not {value}: leave it out")
 
 
 def _refuse_duplicates(items: Iterable[pystac.Item]) -> None:

@@ -99,13 +99,16 @@ def _api_search(where: str, query: Query, web: Web) -> list[pystac.Item]:
         client = Client.open(where, stac_io=PatientIO(max_retries=None))
         # where a server does not filter by properties, pystac-client would get nothing, silently
         equals = {name: {"eq": value} for name, value in query.equals.items()} if client.conforms_to("QUERY") else {}
+        offered = {str(link.extra_fields.get("method") or "GET").upper() for link in client.get_links("search")}
+        method = "GET" if offered == {"GET"} else "POST"
         for box in query.boxes:
             search = client.search(
                 collections=sorted(query.collections),
                 bbox=box,
                 datetime=f"{start}/{end}",
                 limit=_PAGE,
-                query=equals or None,
+                query=equals if equals and method == "POST" else None,
+                method=method,
             )
             pages = search.pages_as_dicts()
             found += [pystac.Item.from_dict(content) for content in _all_features(pages, where, web)]
@@ -116,7 +119,8 @@ def _api_search(where: str, query: Query, web: Web) -> list[pystac.Item]:
 
 def _all_features(pages: Iterator[dict[str, Any]], where: str, web: Web) -> Iterator[dict[str, Any]]:
     """Return the features of all pages; a page that repeats, or a count that does not fit, is an error."""
-    count, matched, seen = 0, None, set()
+    matched, seen = None, set()
+    known: set[tuple[Any, str]] = set()
     for page in pages:
         features = page["features"]
         matched = page.get("numberMatched", (page.get("context") or {}).get("matched")) if matched is None else matched
@@ -126,16 +130,18 @@ def _all_features(pages: Iterator[dict[str, Any]], where: str, web: Web) -> Iter
                 f"{scrub(where)} sends the same page again and again: the search cannot be completed; tell its keeper"
             )
         seen.add(identity)
-        count += len(features)
+        # an item that a second page repeats is no second item: another one may have slipped between the pages
+        known.update(identity)
         yield from features
         if web.deadline.left <= 0:
             raise CatalogUnavailableError(
-                f"{scrub(where)} did not send all pages within {web.patience.deadline:g} s ({count} items so far): "
-                "search fewer years, or give more time with deadline="
+                f"{scrub(where)} did not send all pages within {web.patience.deadline:g} s ({len(known)} items so "
+                "far): search fewer years, or give more time with deadline="
             )
-    if isinstance(matched, int) and count < matched <= _EXACT:
+    if isinstance(matched, int) and len(known) < matched <= _EXACT:
         raise CatalogUnavailableError(
-            f"{scrub(where)} says that {matched} items match and sent {count}: the search is not complete; try later"
+            f"{scrub(where)} says that {matched} items match and sent {len(known)}: the search is not complete; try "
+            "later"
         )
 
 

@@ -42,6 +42,7 @@ from icemap_xr.errors import (
 )
 from icemap_xr.execute import Outcome, Trouble, run_blocks
 from icemap_xr.manifest import MANIFEST, manifest_is_whole, partial_path, plan_hash, read_manifest
+from icemap_xr.placing import kind_of
 from icemap_xr.storearray import StoreArray, decode, encode, lazy, untouched
 from icemap_xr.storelock import exclusive
 from icemap_xr.types import StrPath
@@ -204,7 +205,8 @@ def write_groups(
             with disk_errors(partial):
                 log.write(files.table_line(f"{block.array}/{files.chunk_file(block.index)}", digest))
 
-        outcome = run_blocks(blocks, make, what, done=record)
+        kind = kind_of(layer for var in arrays.values() for layer in var.data.dask.layers)
+        outcome = run_blocks(blocks, make, what, done=record, kind=kind)
     _report(outcome, len(blocks), Path(path))
     return partial
 

@@ -172,8 +172,10 @@ def _open_array(path: str, name: str, digest: str) -> zarr.Array[Any]:
     store: Any = _StrictStore(path, read_only=True)
     if path.startswith("s3://"):
         # takes a moment to import, which only stores in buckets should pay
-        from icemap_xr.objectstore import zarr_store
+        from icemap_xr.objectstore import files_digest, zarr_store
 
+        if files_digest(path) != digest:
+            raise IncompleteStoreError(f"{path} was published anew since it was opened: open it again")
         store = zarr_store(path)
     array = zarr.open_group(store, mode="r", use_consolidated=False)[name]
     assert isinstance(array, zarr.Array)

@@ -12,10 +12,15 @@ from scipy import stats
 
 from icemap_xr.errors import InputError
 from icemap_xr.kernels.draws import BOUNDS
+from icemap_xr.options import check_count, check_level, check_seed, made_by
 from icemap_xr.regionsums import REGION
 
 #: RGI 7 `surge_type`: 0 no evidence, 1 possible, 2 probable, 3 observed, 9 not assigned
 _TYPES = (0, 1, 2, 3)
+#: bootstrap draws of effects, at most
+_EFFECT_DRAWS = 2000
+#: differences that are written out to find their median, and steps of bisection where there are more
+_PAIRS, _HALVINGS = 10_000, 45
 
 
 def surging(surge_type: ArrayLike, *, least: int = 2) -> NDArray[np.float64]:
@@ -102,7 +107,7 @@ def compare_groups(
     alternative
         What is asked of the first group: ``"less"`` (faster loss), ``"greater"`` or ``"two-sided"``.
     n
-        Permutations, and bootstrap draws of the effects.
+        Permutations, and bootstrap draws of the effects, of these at most 2000.
     seed
         Seed of both.
     level
@@ -114,8 +119,8 @@ def compare_groups(
         Dimensionless unless named: `mann_whitney_p`; `permutation_p`, of the difference of means; `cliffs_delta`, the
         chance that a glacier of the first group has the larger value less the chance that it has the smaller one;
         `median_difference`, the median of all pairwise differences (Hodges and Lehmann; unit of `values`);
-        `mean_difference` (same unit); each with its `..._interval (bound)`, percentile bootstrap over glaciers (at most
-        2000 draws); `glaciers`, `group_median` and `group_mean` `(group)`.
+        `mean_difference` (same unit); each with its `..._interval (bound)`, percentile bootstrap over glaciers;
+        `glaciers`, `group_median` and `group_mean` `(group)`. Attribute `effect_draws` says how many draws.
 
     Raises
     ------
@@ -128,10 +133,9 @@ def compare_groups(
     """
     if alternative not in ("two-sided", "less", "greater"):
         raise InputError(f"alternative {alternative!r} is not allowed: give 'two-sided', 'less' or 'greater'")
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise InputError(f"n {n!r} is not allowed: give a whole number of permutations >= 1")
-    if not 0 < level < 1:
-        raise InputError(f"level {level!r} is not allowed: give a share between 0 and 1, for example 0.95")
+    check_count(n, "permutations")
+    check_seed(seed)
+    check_level(level)
     x, which = np.asarray(values, np.float64).ravel(), np.asarray(group, np.float64).ravel()
     if x.shape != which.shape:
         raise InputError(f"{x.size} values and {which.size} groups: give one of each for every glacier")
@@ -152,7 +156,8 @@ def compare_groups(
         batch=max(1, 2_000_000 // x.size),
     )
     effects = _effects(first, second)
-    drawn = _resampled_effects(first, second, n, streams[1])
+    effect_draws = min(n, _EFFECT_DRAWS)
+    drawn = _resampled_effects(first, second, effect_draws, streams[1])
     low_high = [(1 - level) / 2, (1 + level) / 2]
     out: dict[str, Any] = {
         "mann_whitney_p": float(rank.pvalue),
@@ -163,25 +168,45 @@ def compare_groups(
         "group_median": ("group", [float(np.median(first)), float(np.median(second))]),
         "group_mean": ("group", [float(first.mean()), float(second.mean())]),
     }
+    attrs = {"alternative": alternative, "level": level, "n": n, "effect_draws": effect_draws, "seed": seed}
     coords = {"bound": BOUNDS, "group": np.array(["surging", "other"], dtype=object)}
-    return xr.Dataset(out, coords=coords, attrs={"alternative": alternative, "level": level, "n": n, "seed": seed})
+    return xr.Dataset(out, coords=coords, attrs=made_by() | attrs)
 
 
 def _effects(first: NDArray[np.float64], second: NDArray[np.float64]) -> dict[str, float]:
-    apart = first[:, None] - second
+    ordered = np.sort(second)
+    lower, not_larger = (np.searchsorted(ordered, first, side=side).sum() for side in ("left", "right"))
+    pairs = len(first) * len(second)
     return {
-        "cliffs_delta": float(np.mean(np.sign(apart))),
-        "median_difference": float(np.median(apart)),
+        "cliffs_delta": float((lower + not_larger) / pairs - 1),
+        "median_difference": _median_difference(np.sort(first), ordered),
         "mean_difference": float(first.mean() - second.mean()),
     }
+
+
+def _median_difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Return the median of all differences between two sorted groups; of many, the lower one of two middle ones.
+
+    Many are not written out but counted below a bound, which is halved until it is as good as a float.
+    """
+    pairs = len(first) * len(second)
+    if pairs <= _PAIRS:
+        return float(np.median(first[:, None] - second))
+    low, high = float(first[0] - second[-1]), float(first[-1] - second[0])
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        # differences of at most `middle`
+        below = pairs - np.searchsorted(second, first - middle, side="left").sum()
+        low, high = (low, middle) if 2 * below >= pairs else (middle, high)
+    return high
 
 
 def _resampled_effects(
     first: NDArray[np.float64], second: NDArray[np.float64], n: int, rng: np.random.Generator
 ) -> dict[str, list[float]]:
-    """Return the effects of draws with replacement from both groups; the pairwise ones are the costly part."""
+    """Return the effects of draws with replacement from both groups."""
     drawn: dict[str, list[float]] = {"cliffs_delta": [], "median_difference": [], "mean_difference": []}
-    for _ in range(min(n, 2000)):
+    for _ in range(n):
         for name, value in _effects(rng.choice(first, len(first)), rng.choice(second, len(second))).items():
             drawn[name].append(value)
     return drawn

@@ -124,8 +124,8 @@ def _in_words(window: int, method: str, stay: float) -> tuple[str, str]:
 
 
 def _filtered(values: Any, *, years: list[int], window: int, method: str, stay: float) -> Any:
+    check_probabilities(values, "filtering")
     if method == "hmm":
-        check_probabilities(values, "filtering")
         return markov_of_years(values, years, stay)
     return (median_of_years if method == "median" else majority_of_years)(values, years, window)
 

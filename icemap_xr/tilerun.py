@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
 from shapely import box
@@ -20,10 +22,14 @@ from icemap_xr.execute import TRIES
 from icemap_xr.leases import STALE
 from icemap_xr.models import load_model
 from icemap_xr.run import run
+from icemap_xr.runwatch import watched
 from icemap_xr.tilequeue import TilesOutcome, run_tiles
 from icemap_xr.tiles import Tile, TilePlan, make_plan
-from icemap_xr.types import StrPath
+from icemap_xr.types import Predictor, StrPath
 from icemap_xr.vectors import as_frame, lonlat_bounds, union_in_crs
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 def plan_tiles(
@@ -33,11 +39,7 @@ def plan_tiles(
     if config.predict.aoi is not None:
         # read now: a raster, or a file that is not there, would be met by every tile
         as_frame(_vector(config.predict.aoi))
-    options = config.model
-    model = load_model(
-        options.name, weights=options.weights, features=options.features, window=options.window, steps=options.steps
-    )
-    return make_plan(config, folder, regions=regions, tile_km=tile_km, window=model.spec.window, name=name)
+    return make_plan(config, folder, regions=regions, tile_km=tile_km, window=_model(config).spec.window, name=name)
 
 
 def run_plan_tiles(
@@ -49,8 +51,22 @@ def run_plan_tiles(
     wait: bool = True,
 ) -> TilesOutcome:
     """Run tiles of a plan on the configured cluster, which is started once; see `icemap_xr.tilequeue.run_tiles`."""
-    with cluster(**asdict(plan.config.cluster)):
+    with cluster(**asdict(plan.config.cluster)) as client, _watched(client, plan):
         return run_tiles(plan, partial(run_tile, plan), tiles=tiles, tries=tries, stale=stale, wait=wait)
+
+
+def _watched(client: Client | None, plan: TilePlan) -> AbstractContextManager[None]:
+    """Load the model on all workers before the first tile; each process that works on the plan leaves a report."""
+    if client is None:
+        return nullcontext()
+    return watched(client, _model(plan.config), plan.folder, f"performance-{socket.gethostname()}-{os.getpid()}.html")
+
+
+def _model(config: RunConfig) -> Predictor:
+    options = config.model
+    return load_model(
+        options.name, weights=options.weights, features=options.features, window=options.window, steps=options.steps
+    )
 
 
 def run_tile(plan: TilePlan, tile: Tile) -> dict[str, Any]:

@@ -8,8 +8,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from icemap_xr.blocktable import facts_kept
 from icemap_xr.errors import InputError, SchemaError, UnequalGroundWarning, warn
 from icemap_xr.kernels.draws import BOUNDS, percentile_interval
+from icemap_xr.options import calendar_years, check_level, made_by
 from icemap_xr.schema import YEAR
 
 #: share by which the observed area of years may differ without a warning
@@ -21,13 +23,10 @@ BATCH = 4096
 
 def _read_draws(areas: xr.Dataset, level: float, what: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return years `(year,)` and draws `(year, draw)`, in order of time."""
-    if not 0 < level < 1:
-        raise InputError(f"level {level!r} is not allowed: give a share between 0 and 1, for example 0.95")
+    check_level(level)
     if "draws" not in areas or set(areas["draws"].dims) != {YEAR, "draw"} or YEAR not in areas.coords:
         raise SchemaError(f"{what} needs draws (year, draw) with year labels: give the result of bootstrap_area")
-    if not np.issubdtype(areas[YEAR].dtype, np.number):
-        raise SchemaError(f"{what} needs years as numbers, not {areas[YEAR].dtype}: for example areas.year.dt.year")
-    years = areas[YEAR].values
+    years = calendar_years(areas, what)
     if len(np.unique(years)) != len(years):
         raise InputError(f"{what} got duplicate years {years.tolist()}: keep one area per year")
     _compare_ground(areas, what)
@@ -71,7 +70,10 @@ def _best(areas: xr.Dataset, draws: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the areas `(year,)` to report: `area_km2` where there is one, else the mean of the draws."""
     if "area_km2" in areas:
         return np.asarray(areas["area_km2"].sortby(YEAR).values, np.float64)
-    return np.asarray(draws.mean(axis=1))
+    # years without data, which have no draw at all, are left out later
+    known = np.isfinite(draws)
+    total = np.where(known, draws, 0.0).sum(axis=1)
+    return np.divide(total, known.sum(axis=1), out=np.full(len(draws), np.nan), where=known.any(axis=1))
 
 
 def _as_dataset(
@@ -85,7 +87,7 @@ def _as_dataset(
             "draws": (("draw",), draws, attrs),
         },
         coords={"bound": BOUNDS, "draw": np.arange(len(draws))},
-        attrs=attrs,
+        attrs=made_by() | attrs,
     )
 
 
@@ -130,7 +132,7 @@ def trend(areas: xr.Dataset, *, method: Literal["linear", "theil-sen"] = "linear
         raise InputError(f"trend needs at least 2 years with data, got {int(used.sum())}: map more years")
     slope = _linear if method == "linear" else _theil_sen
     value = slope(years[used], _best(areas, draws)[used, None])[0]
-    attrs = {**_kept(areas), "method": method, "level": level, "years": years[used].astype(int).tolist()}
+    attrs = {**facts_kept(areas), "method": method, "level": level, "years": years[used].astype(int).tolist()}
     return _as_dataset("rate_km2_per_year", value, slope(years[used], draws[used]), level, "km2 year-1", attrs)
 
 
@@ -168,10 +170,5 @@ def change(areas: xr.Dataset, *, first: int | None = None, last: int | None = No
         raise InputError(f"change needs two years, got {first:g} twice: give an earlier and a later one")
     a, b = np.flatnonzero(years == first)[0], np.flatnonzero(years == last)[0]
     best = _best(areas, draws)
-    attrs = {**_kept(areas), "first": int(first), "last": int(last), "level": level}
+    attrs = {**facts_kept(areas), "first": int(first), "last": int(last), "level": level}
     return _as_dataset("change_km2", best[b] - best[a], draws[b] - draws[a], level, "km2", attrs)
-
-
-def _kept(areas: xr.Dataset) -> dict[str, Any]:
-    """Return what `areas` says about its intervals."""
-    return {key: areas.attrs[key] for key in ("interval_kind", "area_kind", "calibrated") if key in areas.attrs}

@@ -13,6 +13,8 @@ from icemap_xr.scenes import Scene
 
 #: values from which the form of the values can be judged
 _ENOUGH = 1000
+#: far below what any ground or noise has in dB; -inf is zero power
+_LEAST_DB = -1000.0
 #: far below what the removal of thermal noise leaves
 _LEAST_POWER = -1.0
 
@@ -47,8 +49,14 @@ def to_units(raw: NDArray[Any], scene: Scene) -> NDArray[np.float32]:
 
 
 def _check_db(values: NDArray[np.float32], scene: Scene) -> None:
-    """Refuse linear power that is declared to be dB: no ground is brighter than 0 dB nearly everywhere."""
+    """Refuse linear power that is declared to be dB, and fill values that nobody declared."""
     known = values[np.isfinite(values)]
+    if known.size and known.min() < _LEAST_DB:
+        raise InputError(
+            f"item {scene.item_ids!r} has values down to {known.min():g} dB: that is a fill value which the raster "
+            "does not declare; name it as nodata in the provider profile"
+        )
+    # no ground is brighter than 0 dB nearly everywhere
     if known.size >= _ENOUGH and np.count_nonzero(known > 0) > 0.999 * known.size:
         raise InputError(
             f"item {scene.item_ids!r} has values of {known.min():g} to {known.max():g}, nearly all above 0, which is "
@@ -57,8 +65,13 @@ def _check_db(values: NDArray[np.float32], scene: Scene) -> None:
 
 
 def _check_power(values: NDArray[np.float32], scene: Scene) -> None:
-    """Refuse what cannot be linear power: noise removal leaves small negative values at most, and few."""
+    """Refuse what cannot be linear power: no ground is brighter than 1, noise removal leaves few negative values."""
     known = values[np.isfinite(values)]
+    if known.size >= _ENOUGH and np.count_nonzero(known > 1) > 0.999 * known.size:
+        raise InputError(
+            f"item {scene.item_ids!r} has a power of {known.min():g} to {known.max():g}, nearly all above 1: no ground "
+            "is so bright; the raster holds digital numbers, scaled values or positive dB; mend the provider profile"
+        )
     if known.size and (known.min() < _LEAST_POWER or np.count_nonzero(known < 0) > known.size / 2):
         raise InputError(
             f"item {scene.item_ids!r} has values down to {known.min():g}, which is no linear power: the raster is in "

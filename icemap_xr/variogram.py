@@ -9,11 +9,12 @@ import numpy as np
 import xarray as xr
 
 from icemap_xr import schema
-from icemap_xr.blocktable import block_table, choose_map
+from icemap_xr.blocktable import block_table, choose_map, facts_of
 from icemap_xr.domain import within_domain
 from icemap_xr.errors import InputError
 from icemap_xr.grid import RegionGrid
 from icemap_xr.kernels.semivariance import fit_exponential, semivariance
+from icemap_xr.options import made_by
 
 #: cells along the longer side of the map, at most: finer ones cost memory and say no more about blocks
 _MOST_CELLS = 512
@@ -97,7 +98,7 @@ def variogram(
     attrs = {
         "year": chosen,
         "method": method,
-        "calibrated": calibrated,
+        **facts_of(array, calibrated),
         "cell_m": cell_m,
         "nugget": fit.nugget,
         "sill": fit.sill,
@@ -113,7 +114,7 @@ def variogram(
             "pairs": ("lag", pairs[used], {"long_name": "pairs of cells"}),
         },
         coords={"lag": ("lag", lag, {"long_name": "distance", "units": "m"})},
-        attrs=attrs,
+        attrs=made_by() | attrs,
     )
 
 

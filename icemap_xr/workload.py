@@ -14,10 +14,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from icemap_xr import schema
-from icemap_xr.blockjob import AT_WORK, Job, rows_at_once
+from icemap_xr.blockjob import Job, rows_at_once
 from icemap_xr.errors import InputError
 from icemap_xr.estimate import Machine, Memory, Plan
 from icemap_xr.kernels.infer import SYMMETRIES
+from icemap_xr.placing import AT_WORK
 from icemap_xr.storearray import untouched
 
 #: a process with this package, Dask and distributed imported (236 MiB measured), and what Zarr and the allocator hold

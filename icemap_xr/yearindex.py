@@ -44,7 +44,8 @@ def year_index(
 
     A year is cut into `steps` equal parts. Scenes are assigned to the middles of the parts so that the summed time
     difference is least, each scene at most once and in order of time. With exactly `steps` scenes each is taken once;
-    with fewer, the parts that none is left for get -1.
+    with fewer, the parts that none is left for get -1. With a tolerance as many parts as can be get a scene that is
+    near enough, and among these choices the least sum counts.
 
     Parameters
     ----------
@@ -76,11 +77,12 @@ def year_index(
             continue
         targets = year_targets(year, steps, year_start)
         days = np.abs((times[candidates, None] - targets[None, :]) / np.timedelta64(1, "D"))
-        scenes, parts = linear_sum_assignment(days)
+        near = np.ones(days.shape, bool) if tolerance_days is None else days <= tolerance_days
+        # a scene that is too far costs more than any sum of near ones, so none of those gives way to it
+        scenes, parts = linear_sum_assignment(np.where(near, days, days.max() * (steps + 1)))
+        taken = near[scenes, parts]
         # the least sum does not fix the order among ties; time does
-        parts = np.sort(parts)
-        near = np.ones(len(scenes), bool) if tolerance_days is None else days[scenes, parts] <= tolerance_days
-        out[row, parts[near]] = candidates[scenes[near]]
+        out[row, np.sort(parts[taken])] = candidates[scenes[taken]]
     return out
 
 

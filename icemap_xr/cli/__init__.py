@@ -25,7 +25,15 @@ def main() -> None:
         console.fail("interrupted: nothing unfinished has a final name; the same command resumes", 130)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        # `icemap cube info` is read as the command's name is written
+        return super().resolve_command(ctx, ["cube-info", *args[2:]] if args[:2] == ["cube", "info"] else args)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="icemap-xr")
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
 def cli(verbose: bool) -> None:
@@ -51,6 +59,7 @@ for _command in (
     results.publish,
     archive.archive,
     planning.plan,
+    planning.manifests,
     tiles.tiles,
     tiles.status,
     training.train,

@@ -25,11 +25,14 @@ def info(path: Path) -> None:
     from icemap_xr.archive import open_archive, read_glaciers, read_outlines
     from icemap_xr.grid import RegionGrid
     from icemap_xr.regions import crs_name
+    from icemap_xr.sidecars import footprint
 
     tree = open_archive(path)
     maps = tree["maps"].to_dataset()
     grid = RegionGrid.from_dataset(maps)
     bounds = ", ".join(f"{one:.0f}" for one in grid.geobox.boundingbox.bbox)
+    degrees = ", ".join(f"{one:.3f}" for one in footprint(grid)[1])
+    curve = tree["calibration"].attrs
     model = tree["lineage"].attrs.get("model") or {}
     glaciers = read_glaciers(tree)
     rows = {
@@ -37,13 +40,15 @@ def info(path: Path) -> None:
         "years": ", ".join(str(int(year)) for year in maps["year"].values),
         "grid": f"{grid.shape[0]} x {grid.shape[1]} pixels of {grid.resolution:g} m, {crs_name(grid.crs)}",
         "extent": f"{bounds} (west, south, east, north, m)",
+        "in degrees": f"{degrees} (the same, as for export --bbox)",
         "maps": ", ".join(map(str, maps.data_vars)),
         "overviews": ", ".join(f"1:{name}" for name in tree["overviews"].children) or "none",
         "outlines": str(len(read_outlines(tree))),
         "glaciers": str(glaciers["glacier_id"].nunique()) if "glacier_id" in glaciers else "none",
         "areas": ", ".join(map(str, tree["areas"].data_vars)) or "none",
         "draws": ", ".join(map(str, tree["draws"].data_vars)) or "none",
-        "calibration": str(tree["calibration"].attrs.get("kind", "given")) if tree["calibration"].attrs else "none",
+        "blocks": ", ".join(map(str, tree["blocks"].data_vars)) or "none",
+        "calibration": str(curve.get("name") or curve.get("type") or "without a name") if curve else "none",
         "model": str(model.get("name", "not recorded")) if isinstance(model, dict) else str(model),
         "scenes": str(len(tree["lineage"].attrs.get("stac_items", []))),
     }

@@ -11,6 +11,7 @@ import click
 from rich.table import Table
 
 from icemap_xr.cli import console
+from icemap_xr.errors import InputError
 
 _PATH = click.Path(path_type=Path)
 _PAIR = click.option(
@@ -147,7 +148,22 @@ def apply(maps: Path, calibrator: Path, output: Path, **filtering: Any) -> None:
 @_PAIR
 @click.option("--calibrator", type=_PATH, help="JSON file; without it the errors are those of the probabilities.")
 @click.option("--block", default="3.2km", show_default=True, help="Block side, as the areas will be given it.")
-@click.option("--edge-block", help="Errors of single glaciers instead: side of their blocks, such as 160m.")
+@click.option("--edge-block", help="Errors of the ice edge instead: side of their blocks, such as 160m.")
+@click.option(
+    "--edges-of",
+    type=click.Choice(["areas", "outlines"]),
+    default="areas",
+    show_default=True,
+    help="What errors of the edge are for: glacier_area of probability, or outlines and pixels above --threshold.",
+)
+@click.option(
+    "--area-method",
+    type=click.Choice(["soft", "hard"]),
+    default="soft",
+    show_default=True,
+    help="What errors of blocks are for: areas that are sums of probability, or of pixels above --threshold.",
+)
+@click.option("--threshold", type=float, default=0.5, show_default=True, help="Above this a pixel is ice.")
 @_filtering
 @click.option("--output", type=_PATH, required=True, help="New .json file.")
 def errors(
@@ -155,26 +171,37 @@ def errors(
     calibrator: Path | None,
     block: str,
     edge_block: str | None,
+    edges_of: str,
+    area_method: Any,
+    threshold: float,
     output: Path,
     **filtering: Any,
 ) -> None:
-    """Learn how wrong maps are, from held-out regions: at least two, each a --pair."""
+    """Learn how wrong maps are, from held-out regions: at least two, each a --pair.
+
+    For `icemap outlines --edge-errors`: --edge-block 160m --edges-of outlines.
+    """
     from icemap_xr.calibrate import calibrate as add_calibrated
     from icemap_xr.edgeerrors import held_out_edge_errors
     from icemap_xr.errormodel import held_out_errors
     from icemap_xr.folders import write_text
 
     console.new_file(output)
+    if edge_block is None and (edges_of != "areas" or (area_method == "soft" and threshold != 0.5)):
+        raise InputError("--edges-of and --threshold are for errors of the ice edge: give --edge-block too")
+    if edge_block is not None and area_method != "soft":
+        raise InputError("--area-method is for errors of blocks: give --edges-of outlines for errors of the ice edge")
     opened = _opened(pairs, **filtering)
     if calibrator is None:
         given = [(maps["probability"], true) for maps, true in opened]
     else:
         given = [(add_calibrated(maps, calibrator)["calibrated"], true) for maps, true in opened]
     if edge_block is None:
-        found = held_out_errors(given, block=block)
+        found = held_out_errors(given, block=block, method=area_method, threshold=threshold)
         count, what = len(found["errors"]), f"blocks of {block}"
     else:
-        found = held_out_edge_errors(given, block=edge_block)
+        of = "hard" if edges_of == "outlines" else "soft"
+        found = held_out_edge_errors(given, block=edge_block, method=of, threshold=threshold)
         count, what = len(given), "regions, of the ice edge"
     write_text(output, json.dumps(found, indent=1))
     console.OUT.print(f"{output}: errors of {count} {what}", highlight=False, soft_wrap=True)

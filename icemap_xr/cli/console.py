@@ -104,13 +104,22 @@ class StorePath(click.Path):
         return value if is_remote(value) else super().convert(value, param, ctx)
 
 
-def open_maps(path: Path) -> Any:
-    """Open a finished Zarr store of maps."""
+def open_maps(path: Path | str) -> Any:
+    """Open a finished Zarr store of maps, the maps of an archive, or a store of maps that was published."""
     import xarray as xr
+
+    if is_remote(path):
+        from icemap_xr import objectstore
+
+        return objectstore.open_maps(path)
 
     from icemap_xr.manifest import check_chunks, read_manifest
 
-    read_manifest(path)
+    plan = read_manifest(path).get("plan")
+    if isinstance(plan, dict) and plan.get("kind") == "archive":
+        from icemap_xr.archive import open_archive
+
+        return open_archive(path)["maps"].to_dataset()
     check_chunks(path)
     return xr.open_zarr(path, chunks={})
 

@@ -71,13 +71,17 @@ def search(
     )
     rows = coverage(items, region)
     console.OUT.print(_coverage_table(rows, len(items)))
-    _print_notes(items.extra_fields[PROVENANCE], {row.feature for row in rows if row.scenes})
+    _print_notes(items.extra_fields[PROVENANCE], {row.feature for row in rows if row.scenes}, features)
     if plot:
         from icemap_xr.plot import save_figure
 
         save_figure(coverage_figure(items, rows), plot, dpi=120)
     if output:
         save_items(items, output)
+
+
+def _some_years(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    return None if text is None else console.years(context, parameter, text)
 
 
 def _orbit(text: str | None) -> int | Literal["best"] | None:
@@ -94,13 +98,14 @@ def _coverage_table(rows: Sequence[CoverageRow], items: int) -> Table:
     for row in rows:
         orbit = f"{row.relative_orbit if row.relative_orbit > 0 else ''} {row.orbit_state}".strip()
         share = "" if math.isnan(row.share) else f"{100 * row.share:.0f}"
-        cells = (row.feature, str(row.year), orbit, row.platform, row.polarisations)
+        pairs = f", {row.baseline_days:g} days" if row.baseline_days else ""
+        cells = (row.feature + pairs, str(row.year), orbit, row.platform, row.polarisations)
         table.add_row(*cells, str(row.scenes), share, f"{row.longest_gap_days:.0f}")
     return table
 
 
-def _print_notes(record: Mapping[str, Any], features: set[str]) -> None:
-    """Say what was chosen, dropped and mended, and which published weights the features allow."""
+def _print_notes(record: Mapping[str, Any], features: set[str], wanted: Sequence[str]) -> None:
+    """Say what was chosen, dropped, mended and not found, and which published weights the features allow."""
     from icemap_xr.models.registry import models_for
 
     if chosen := record.get("chosen_orbit"):
@@ -114,6 +119,14 @@ def _print_notes(record: Mapping[str, Any], features: set[str]) -> None:
         console.OUT.print(f"left out {one['dropped']}: {one['because']}; kept {one['kept']}", soft_wrap=True)
     for note in record["mended"]:
         console.OUT.print(f"mended {note}", soft_wrap=True)
+    for name, count in record["unknown"].items():
+        console.OUT.print(
+            f"left out {count} items of {name}: they do not say the orbit, direction or platform that was asked for",
+            soft_wrap=True,
+        )
+    for name in sorted({one["feature"] for one in record["sources"]} - features):
+        if name in wanted:
+            console.OUT.print(f"{name}: nothing found", soft_wrap=True)
     raw = sorted({one["collection"] for one in record["sources"] if not one["geocoded"] and one["feature"] in features})
     if raw:
         console.OUT.print(
@@ -121,21 +134,25 @@ def _print_notes(record: Mapping[str, Any], features: set[str]) -> None:
             soft_wrap=True,
         )
     usable = sorted(features - {one["feature"] for one in record["sources"] if not one["geocoded"]})
-    names = [str(getattr(one, "name", one)) for one in models_for(usable)] if usable else []
+    ready = {row.name for row in models_for(usable)}
+    names = [row.name + ("" if row.name in ready else " (with --grd)") for row in models_for(features)]
     console.OUT.print(
-        f"weights that {', '.join(usable) or 'nothing'} allow: {', '.join(names) or 'none'}", soft_wrap=True
+        f"weights that {', '.join(sorted(features)) or 'nothing'} allow: {', '.join(names) or 'none'}", soft_wrap=True
     )
 
 
 @click.command("stac-from-files")
 @click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--relative-orbit", type=click.IntRange(1, 175), help="Of files that do not tell it, as of coherence.")
+@click.option("--orbit-state", type=click.Choice(["ascending", "descending"]), help="Likewise.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="New folder for the catalogue.")
-def stac_from_files(folder: Path, output: Path) -> None:
+def stac_from_files(folder: Path, relative_orbit: int | None, orbit_state: str | None, output: Path) -> None:
     """Turn a FOLDER of OPERA RTC or coherence rasters into a static STAC catalogue."""
     from icemap_xr.folders import appearing
-    from icemap_xr.stac_items import items_from_files, write_catalog
+    from icemap_xr.stac_items import items_from_files, state_orbit, write_catalog
 
     items = items_from_files(folder)
+    state_orbit(items, relative_orbit, orbit_state)
     with appearing(output) as draft:
         write_catalog(items, draft, title=f"Rasters of {folder.name}")
     console.OUT.print(f"{len(list(items))} items: {output / 'catalog.json'}", highlight=False, soft_wrap=True)
@@ -146,7 +163,11 @@ def stac_from_files(folder: Path, output: Path) -> None:
 @click.option("--crs", required=True, help="Projected CRS of the grid, such as EPSG:32633.")
 @click.option("--resolution", type=float, default=10.0, show_default=True, help="Pixel size in metres.")
 @_region
+@click.option("--feature", "features", multiple=True, help="grd, rtc or insar; all in ITEMS by default.")
+@click.option("--years", callback=_some_years, help="Years of the index; those of the search by default.")
 @click.option("--steps", type=int, default=15, show_default=True, help="Scenes per year.")
+@click.option("--year-start", help="Month and day on which a year begins; that of the search by default.")
+@click.option("--tolerance-days", type=float, help="Largest distance of a scene from its step; any by default.")
 @click.option("--polarisation")
 @click.option("--baseline-days", type=float, help="Temporal baseline of the coherence pairs to keep.")
 @click.option(
@@ -156,6 +177,7 @@ def stac_from_files(folder: Path, output: Path) -> None:
     show_default=True,
     help="What becomes of rasters that cannot be read: an error, or a recorded hole (exit code 3).",
 )
+@click.option("--reuse", type=click.Path(path_type=Path), help="Finished cube: what it holds whole is not read again.")
 @click.option("--profile", help="Provider profile that says how rasters are opened; that of the search by default.")
 @click.option(
     "--deadline", type=float, default=300.0, show_default=True, help="Seconds for one block, retries included."
@@ -178,10 +200,15 @@ def cube(
     crs: str,
     resolution: float,
     region: Any,
+    features: tuple[str, ...],
+    years: tuple[int, ...] | None,
     steps: int,
+    year_start: str | None,
+    tolerance_days: float | None,
     polarisation: str | None,
     baseline_days: float | None,
     on_error: Literal["raise", "hole"],
+    reuse: Path | None,
     profile: str | None,
     deadline: float,
     output: Path,
@@ -203,18 +230,25 @@ def cube(
         load_items(items),
         grid_over(region, crs, resolution),
         output,
+        features=features or None,
+        years=years,
         steps=steps,
+        year_start=year_start,
+        tolerance_days=tolerance_days,
         polarisation=polarisation,
         baseline_days=baseline_days,
         on_error=on_error,
+        reuse=reuse,
         profile=profile,
         patience=Patience(deadline=deadline),
         grd=GrdSection(geoid=_metres_or_path(geoid), **grd).options(),
     )
     console.OUT.print(f"{output}: {dict(ds.sizes)}", highlight=False, soft_wrap=True)
-    missing = cube_info(output)["missing"]
-    if missing:
-        console.OUT.print(console.holes_table(missing))
+    found = cube_info(output)
+    for note in found["notes"]:
+        console.OUT.print(note, highlight=False, soft_wrap=True)
+    if found["missing"]:
+        console.OUT.print(console.holes_table(found["missing"]))
         raise SystemExit(3)
 
 
@@ -252,12 +286,8 @@ def info(path: Path, as_json: bool, stable: Path | None) -> None:
         raise SystemExit(3)
 
 
-def _some_years(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:
-    return None if text is None else console.years(context, parameter, text)
-
-
 @click.command("export-tiles")
-@click.argument("path", metavar="CUBE", type=click.Path(path_type=Path))
+@click.argument("path", metavar="CUBE", type=console.StorePath(path_type=Path))
 @click.argument("outlines", type=click.Path(path_type=Path))
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="New HDF5 file.")
 @click.option("--feature", "features", multiple=True, help="Features to write; all of the cube by default.")
@@ -292,8 +322,13 @@ def export_tiles(
     console.OUT.print(f"{len(tiles)} tiles: {output}", highlight=False, soft_wrap=True)
 
 
+def _form(one: Mapping[str, Any]) -> str:
+    return " ".join(filter(None, (one["polarisation"] or "polarisation not known", one["radiometry"])))
+
+
 def _print_info(path: Path, found: Mapping[str, Any]) -> None:
-    grid, orbit = found["grid"], f"{found['relative_orbit']} {found['orbit_state']}".strip()
+    grid, track = found["grid"], found["relative_orbit"]
+    orbit = f"{track if track > 0 else 'not known'} {found['orbit_state']}".strip()
     head = f"{path}: {grid['rows']} x {grid['columns']} px, {grid['crs']}, orbit {orbit}"
     table = Table("feature", "year", "steps filled", "longest gap, days", title=head)
     for name, one in found["features"].items():
@@ -303,8 +338,9 @@ def _print_info(path: Path, found: Mapping[str, Any]) -> None:
     console.OUT.print(table)
     for name, one in found["features"].items():
         console.OUT.print(
-            f"{name}: {one['scenes']} scenes {one['first'][:10]} to {one['last'][:10]}, {one['polarisation']} "
-            f"{one['radiometry']}, {', '.join(one['platforms'])}; {100 * one['valid_share']:.1f} % of pixels observed; "
+            f"{name}: {one['scenes']} scenes {one['first'][:10]} to {one['last'][:10]}, {_form(one)}, "
+            f"{', '.join(one['platforms']) or 'platform not known'}; "
+            f"{100 * one['valid_share']:.1f} % of pixels observed; "
             f"{len(one['empty'])} scenes without any",
             highlight=False,
             soft_wrap=True,

@@ -109,7 +109,9 @@ def _expand(patterns: tuple[str, ...]) -> list[str]:
 
 
 @click.command()
-@click.option("--cube", "cube_path", type=click.Path(path_type=Path), help="Cube (Zarr): say which models fit it.")
+@click.option(
+    "--cube", "cube_path", type=console.StorePath(path_type=Path), help="Cube (Zarr): say which models fit it."
+)
 def models(cube_path: Path | None) -> None:
     """List the models that are known, which are there already, and which fit a cube."""
     from icemap_xr.cube import open_cube

@@ -1,6 +1,8 @@
-"""What regions would take: `icemap plan`."""
+"""What regions would take, and what a cluster is made from: `icemap plan`, `icemap manifests`."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import click
 from rich.table import Table
@@ -52,3 +54,14 @@ def plan(
     console.OUT.print(table)
     for line in assumptions(rates, features, provider):
         console.OUT.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@click.command()
+@click.argument("values", type=click.Path(path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="New folder.")
+def manifests(values: Path, output: Path) -> None:
+    """Write image recipe and Kubernetes manifests of a Dask cluster from VALUES.yaml (pipelines/creodias)."""
+    from icemap_xr.kubemanifests import write_manifests
+
+    for path in write_manifests(values, output):
+        console.OUT.print(str(path), markup=False, highlight=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from icemap_xr.urls import is_remote
 
 
 @click.command()
-@click.argument("maps", type=click.Path(path_type=Path))
+@click.argument("maps", type=console.StorePath(path_type=Path))
 @click.option("--method", type=click.Choice(["soft", "hard"]), default="hard", show_default=True)
 @click.option("--by", type=click.Path(path_type=Path), help="Vector file of polygons to sum separately.")
 @click.option(
@@ -26,7 +26,7 @@ from icemap_xr.urls import is_remote
 )
 @click.option("--output", type=click.Path(path_type=Path), help="Write a CSV file.")
 def area(maps: Path, method: Any, by: Path | None, area_kind: Any, output: Path | None) -> None:
-    """Sum the maps in MAPS (a Zarr store) to areas."""
+    """Sum the maps in MAPS (a Zarr store, or its s3:// address) to areas."""
     from icemap_xr.area import area as sum_area
     from icemap_xr.vectors import as_frame
 
@@ -46,7 +46,7 @@ def area(maps: Path, method: Any, by: Path | None, area_kind: Any, output: Path 
 
 
 @click.command()
-@click.argument("maps", type=click.Path(path_type=Path))
+@click.argument("maps", type=console.StorePath(path_type=Path))
 @click.option("--threshold", type=float, default=0.5, show_default=True)
 @click.option("--connectivity", type=click.Choice(["4", "8"]), default="4", show_default=True)
 @click.option("--min-area-km2", type=float, default=0.0, show_default=True, help="Leave out smaller outlines.")
@@ -68,7 +68,7 @@ def outlines(
     edge_errors: Path | None,
     output: Path,
 ) -> None:
-    """Draw the outlines of the maps in MAPS (a Zarr store)."""
+    """Draw the outlines of the maps in MAPS (a Zarr store, or its s3:// address)."""
     from icemap_xr.inventory import write_table
     from icemap_xr.outlineareas import load_edge_errors
     from icemap_xr.outlines import outlines as draw
@@ -120,10 +120,12 @@ def verify(store_path: Path, repair: bool) -> None:
 def _verify_published(url: str, repair: bool) -> None:
     from icemap_xr.objectstore import verify_remote
 
+    if repair:
+        raise InputError(f"{url} cannot be mended in place: leave --repair out, it says what to do")
     faults = verify_remote(url)
     for fault in faults:
         console.OUT.print(fault, highlight=False, soft_wrap=True, markup=False)
-    if faults or repair:
+    if faults:
         raise InputError(
             f"{url}: {len(faults)} faults; to repair, delete what is under the address and run icemap publish again"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -98,11 +99,13 @@ class Judged:
 @click.option("--fit-calibrator", type=_path, help="Fit a calibrator to these maps and write it here (JSON).")
 @click.option("--probabilities", type=_path, help="Write probabilities here, in the published HDF5 layout.")
 @click.option("--save-bundle", type=_path, help="Save the model here with this calibration and these block errors.")
+@click.option("--edge-errors", type=_path, help="Write the errors of the ice edge here (JSON), for icemap outlines.")
+@click.option("--edge-block", default="160m", show_default=True, help="Side of their blocks, not larger than glaciers.")
 @click.option("--skip-unknown", is_flag=True, help="Leave out tiles without a labelled and observed pixel.")
 @click.option("--output", type=_path, required=True, help="New folder for JSON, table and pictures.")
 def evaluate(model: str, output: Path, **options: Any) -> None:
     """Judge MODEL (a name, bundle folder or .h5 file) on labelled tiles or on a cube with reference outlines."""
-    from icemap_xr.folders import appearing
+    from icemap_xr.folders import appearing, write_text
     from icemap_xr.models import load_model
     from icemap_xr.training.judgement import places_of, write_calibrator, write_evaluation
 
@@ -110,17 +113,19 @@ def evaluate(model: str, output: Path, **options: Any) -> None:
     predictor = load_model(model)
     with _opened(predictor.spec, options) as judged:
         calibrator = _calibrator(predictor, judged, options)
-        found, fitted = _judge(predictor, judged, calibrator, options)
+        found, fitted, edges = _judge(predictor, judged, calibrator, options)
     with appearing(output) as folder:
         write_evaluation(found, folder)
+    if edges is not None:
+        write_text(options["edge_errors"], json.dumps(edges, indent=1))
     if fitted is not None:
         write_calibrator(fitted, places_of(found.tiles, judged.place_of), options["fit_calibrator"])
     if options["save_bundle"] is not None:
-        _save_bundle(predictor, judged, found, calibrator, options)
+        _save_bundle(predictor, judged, found, calibrator, edges, options)
     console.OUT.print(f"weights: {predictor.spec.name}: {predictor.spec.note}", highlight=False, soft_wrap=True)
     _print(found)
-    for key in ("fit_calibrator", "probabilities", "save_bundle"):
-        if options[key] is not None:
+    for key in ("fit_calibrator", "probabilities", "save_bundle", "edge_errors"):
+        if options[key] is not None and options[key].exists():
             console.OUT.print(f"{key.replace('_', ' ')}: {options[key]}", highlight=False, soft_wrap=True)
     console.OUT.print(str(output), highlight=False, soft_wrap=True)
 
@@ -137,7 +142,7 @@ def _check_options(output: Path, options: dict[str, Any]) -> None:
     if options["cube"] is not None and options["outlines"] is None:
         raise InputError("--cube needs --outlines: give the reference outlines")
     if options["fit_calibrator"] is not None:
-        for key in ("calibrator", "save_bundle"):
+        for key in ("calibrator", "save_bundle", "edge_errors"):
             if options[key] is not None:
                 raise InputError(
                     f"--fit-calibrator and --{key.replace('_', '-')} do not go together: what is fitted here must be "
@@ -145,7 +150,7 @@ def _check_options(output: Path, options: dict[str, Any]) -> None:
                 )
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise OutputExistsError(f"{output} exists and is not empty: choose a new folder")
-    for key in ("fit_calibrator", "probabilities", "save_bundle"):
+    for key in ("fit_calibrator", "probabilities", "save_bundle", "edge_errors"):
         if options[key] is not None:
             console.new_file(options[key])
             if output.resolve() in options[key].resolve().parents:
@@ -203,12 +208,13 @@ def _calibrator(predictor: Any, judged: Judged, options: dict[str, Any]) -> Cali
 
 def _judge(
     predictor: Any, judged: Judged, calibrator: Calibrator | None, options: dict[str, Any]
-) -> tuple[Evaluation, Calibrator | None]:
-    """Map and compare every tile once; return what was found, and the calibrator if one was to be fitted."""
+) -> tuple[Evaluation, Calibrator | None, dict[str, Any] | None]:
+    """Map and compare every tile once; return what was found, and calibrator and edge errors if they were asked for."""
     from icemap_xr.calibrate import SINGLE_YEARS, fit_calibrator
     from icemap_xr.progress import progress
     from icemap_xr.training.evaluate import Judge
     from icemap_xr.training.recipe import block_pixels
+    from icemap_xr.training.regionerrors import edge_errors, tile_maps
 
     judge = Judge(
         predictor,
@@ -219,24 +225,33 @@ def _judge(
         skip_unknown=options["skip_unknown"],
         edges=options["edges"] or ("published" if options["hdf5"] is None else "full"),
     )
-    fitted = None
+    fitted, edges = None, None
+    if options["edge_errors"] is not None:
+        block_pixels(options["edge_block"], judged.resolution)  # refuses what does not fit before anything is mapped
     with progress("judging", len(judged.tiles)) as advance:
 
         def told(name: str, scores: Any) -> None:
             advance(1, f"IoU of {name}: {_number(scores.iou)}" if scores is not None else f"{name} left out")
 
         pairs = judge.pairs(judged.tiles, options["probabilities"], told)
-        if options["fit_calibrator"] is None:
+        if options["edge_errors"] is not None:
+            edges = edge_errors(tile_maps(pairs, judged.resolution), options["edge_block"])
+        elif options["fit_calibrator"] is None:
             for _ in pairs:
                 pass
         else:
             name = f"{predictor.spec.name}-isotonic"
             fitted = fit_calibrator(pairs, bins=1000, name=name, fitted_on=judged.origin, map_kind=SINGLE_YEARS)
-    return judge.result(), fitted
+    return judge.result(), fitted, edges
 
 
 def _save_bundle(
-    predictor: Any, judged: Judged, found: Evaluation, calibrator: Calibrator | None, options: dict[str, Any]
+    predictor: Any,
+    judged: Judged,
+    found: Evaluation,
+    calibrator: Calibrator | None,
+    edges: dict[str, Any] | None,
+    options: dict[str, Any],
 ) -> None:
     from icemap_xr.training.judgement import judged_bundle
     from icemap_xr.training.real_sources import year_unit
@@ -247,6 +262,7 @@ def _save_bundle(
         options["save_bundle"],
         calibrator=calibrator,
         errors=split_errors(found, options["block"], year_unit),
+        edges=edges,
         judged={"on": judged.origin, "overlap": found.overlap, "edges": found.edges, "block": options["block"]}
         | figures(found),
     )

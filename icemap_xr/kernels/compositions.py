@@ -48,9 +48,9 @@ def composition(years: ArrayLike, areas: ArrayLike) -> Composition:
     Raises
     ------
     InputError
-        No glacier, another number of years and areas, an area that is not positive, or a missing year.
+        No glacier, another number of years and areas, an area that is not positive, a missing year, or no numbers.
     """
-    when, size = np.asarray(years, np.float64).ravel(), np.asarray(areas, np.float64).ravel()
+    when, size = _numbers(years, "years"), _numbers(areas, "areas")
     if not when.size or when.shape != size.shape:
         raise InputError(f"a composition got {when.size} years and {size.size} areas: give as many, at least 1")
     if not np.isfinite(when).all():
@@ -60,6 +60,17 @@ def composition(years: ArrayLike, areas: ArrayLike) -> Composition:
     unique, at = np.unique(when, return_inverse=True)
     total = float(size.sum())
     return Composition(unique, np.bincount(at, size) / total, total)
+
+
+def _numbers(values: ArrayLike, what: str) -> NDArray[np.float64]:
+    given = np.asarray(values)
+    try:
+        # dates would become nanoseconds
+        if given.dtype.kind in "mM":
+            raise TypeError
+        return given.astype(np.float64).ravel()
+    except (TypeError, ValueError):
+        raise InputError(f"{what} of a composition are {given.dtype}: give numbers, years as 2016") from None
 
 
 def draw_counts(one: Composition, n: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

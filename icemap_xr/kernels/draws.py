@@ -36,10 +36,13 @@ def generator(seed: int, k: int, *, published: bool) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(k,)))
 
 
+def taken_blocks(blocks: int, seed: int, k: int, *, published: bool) -> NDArray[np.int64]:
+    """Return which blocks draw `k` takes: as many as there are, with replacement."""
+    return generator(seed, k, published=published).choice(blocks, blocks, replace=True)
+
+
 def block_counts(blocks: int, n: int, seed: int, *, published: bool) -> Iterator[tuple[slice, NDArray[np.float64]]]:
     """Yield, batch by batch, how often each draw takes each block.
-
-    Each draw takes as many blocks as there are, with replacement: ``rng.choice(blocks, blocks, replace=True)``.
 
     Yields
     ------
@@ -51,8 +54,7 @@ def block_counts(blocks: int, n: int, seed: int, *, published: bool) -> Iterator
         draws = range(start, min(start + batch, n))
         counts = np.empty((len(draws), blocks))
         for i, k in enumerate(draws):
-            taken = generator(seed, k, published=published).choice(blocks, blocks, replace=True)
-            counts[i] = np.bincount(taken, minlength=blocks)
+            counts[i] = np.bincount(taken_blocks(blocks, seed, k, published=published), minlength=blocks)
         yield slice(start, start + len(draws)), counts
 
 
@@ -78,16 +80,27 @@ def resampled_areas(
     ndarray
         `(year, draw)` float64, km2. NaN where a year has no observed block, or (ratio) a draw took none of them.
     """
-    areas = np.full((n, ice.shape[1]), np.nan)
     total = observed.sum(axis=0)
-    for draws, counts in block_counts(len(ice), n, seed, published=not ratio):
-        drawn_ice = counts @ ice
-        if ratio:
-            drawn = counts @ observed
-            np.divide(drawn_ice * total, drawn, out=areas[draws], where=drawn > 0)
-        else:
-            areas[draws] = np.where(total > 0, drawn_ice, np.nan)
+    if not ratio:
+        areas = _summed(ice, n, seed)
+        areas[:, total == 0] = np.nan
+        return areas.T
+    areas = np.full((n, ice.shape[1]), np.nan)
+    for draws, counts in block_counts(len(ice), n, seed, published=False):
+        drawn = counts @ observed
+        np.divide((counts @ ice) * total, drawn, out=areas[draws], where=drawn > 0)
     return areas.T
+
+
+def _summed(ice: NDArray[np.float64], n: int, seed: int) -> NDArray[np.float64]:
+    """Return the published sums `(draw, year)`, to the last bit: NumPy's own sum of the blocks in the order drawn."""
+    by_year = np.ascontiguousarray(ice.T)
+    areas = np.empty((n, ice.shape[1]))
+    for k in range(n):
+        taken = taken_blocks(len(ice), seed, k, published=True)
+        # mode="clip" spares the check of indices, which are right
+        areas[k] = by_year.take(taken, axis=1, mode="clip").sum(axis=1)
+    return areas
 
 
 class ErrorModel(NamedTuple):

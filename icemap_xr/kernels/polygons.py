@@ -292,53 +292,6 @@ def _groups(one: Ints, other: Ints, count: int) -> Ints:
     return np.asarray(first[label])
 
 
-def fill_holes(polygons: Polygons, most: int) -> tuple[Polygons, Bools]:
-    """Fill the holes of at most some pixels; what lies in a filled hole becomes part of the polygon around it.
-
-    Parameters
-    ----------
-    polygons
-        From `trace`.
-    most
-        Largest hole that is filled, in pixels, with whatever polygons lie in it.
-
-    Returns
-    -------
-    tuple of Polygons and ndarray of bool
-        The polygons that are left, with the filled pixels in `pixels`, and which of the given ones they are.
-    """
-    ring = np.repeat(np.arange(len(polygons.hole)), np.diff(polygons.offsets))
-    after = np.arange(1, len(ring) + 1)
-    after[polygons.offsets[1:] - 1] = polygons.offsets[:-1]
-    size = np.zeros(len(polygons.hole), np.int64)
-    np.add.at(size, ring, polygons.columns * (polygons.rows - polygons.rows[after]))
-    filled = polygons.hole & (-size <= most)
-    if not filled.any():
-        return polygons, np.ones(len(polygons.pixels), bool)
-    taken = filled[ring]
-    points = np.column_stack([polygons.columns[taken], polygons.rows[taken]]).astype(float)
-    holes = shapely.polygons(shapely.linearrings(points, indices=(np.cumsum(filled) - 1)[ring[taken]]))
-    # the first corner of an exterior is the upper left one of its first pixel
-    outer = polygons.offsets[:-1][~polygons.hole]
-    centres = np.asarray(shapely.points(polygons.columns[outer] + 0.5, polygons.rows[outer] + 0.5), object)
-    lost = np.zeros(len(polygons.pixels), bool)
-    lost[polygons.polygon[~polygons.hole][shapely.STRtree(centres).query(holes, predicate="contains")[1]]] = True
-    pixels = polygons.pixels.copy()
-    np.add.at(pixels, polygons.polygon[filled], -size[filled])
-    keep = ~filled & ~lost[polygons.polygon]
-    lengths = np.diff(polygons.offsets)[keep]
-    left = Polygons(
-        polygons.rows[keep[ring]],
-        polygons.columns[keep[ring]],
-        np.concatenate([[0], np.cumsum(lengths)]),
-        polygons.hole[keep],
-        (np.cumsum(~lost) - 1)[polygons.polygon[keep]],
-        pixels[~lost],
-        polygons.group[~lost],
-    )
-    return left, ~lost
-
-
 def left_sides(polygons: Polygons) -> tuple[Ints, Ints, Ints]:
     """Return polygon, row and column of every pixel side with glacier on its east, sorted by row and column."""
     ring = np.repeat(np.arange(len(polygons.hole)), np.diff(polygons.offsets))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from icemap_xr.errors import InputError
 ROUNDING = 1e-5
 
 
-def check_probabilities(values: NDArray[Any], what: str) -> None:
+def check_probabilities(values: NDArray[Any], what: str) -> tuple[float, float]:
     """Raise `InputError` if a value lies outside 0..1 by more than float32 rounding; NaN is allowed.
 
     Parameters
@@ -22,13 +23,19 @@ def check_probabilities(values: NDArray[Any], what: str) -> None:
         Values of any shape (dimensionless).
     what
         What is being done, for the message.
+
+    Returns
+    -------
+    low, high
+        The smallest and the largest value; NaN where there is none.
     """
+    if not values.size:
+        return math.nan, math.nan
     # NaN passes and infinities do not; two reductions are several times cheaper than a mask
-    if values.size and (
-        np.fmin.reduce(values, axis=None) < -ROUNDING or np.fmax.reduce(values, axis=None) > 1 + ROUNDING
-    ):
-        wrong = (values < -ROUNDING) | (values > 1 + ROUNDING)
+    low, high = float(np.fmin.reduce(values, axis=None)), float(np.fmax.reduce(values, axis=None))
+    if low < -ROUNDING or high > 1 + ROUNDING:
         raise InputError(
-            f"{what} got the value {float(values[wrong][0]):g}: probabilities are 0..1 or NaN where nothing was "
-            "observed; rescale the map, or mask its nodata value to NaN"
+            f"{what} got the value {low if low < -ROUNDING else high:g}: probabilities are 0..1 or NaN where nothing "
+            "was observed; rescale the map, or mask its nodata value to NaN"
         )
+    return low, high

@@ -106,8 +106,8 @@ class Table(NamedTuple):
     first
         Leading bits of the first cell; smaller q belong to it.
     lines
-        By cell: the calibrated confidence at the cell's start, and its slope per unit of q, as real and imaginary part:
-        one look-up then gives both.
+        By cell: the calibrated confidence at the cell's start less 1, and its slope per unit of q, as real and
+        imaginary part: one look-up then gives both.
     """
 
     first: int
@@ -138,7 +138,7 @@ def tabulate(curve: Segments) -> Table:
     slopes[0], values[0], exact[0] = 0.0, _confident(np.array([CLIP]), curve)[0], True
     exact[-1] = False  # at 0.5 itself
     lines = np.empty(cells, np.complex64)
-    lines.real, lines.imag = np.where(exact, values, np.nan), slopes
+    lines.real, lines.imag = np.where(exact, values - 1, np.nan), slopes
     return Table(int(ends[0]), lines)
 
 
@@ -157,29 +157,39 @@ def _kinks(curve: Segments) -> NDArray[np.float64]:
     return high
 
 
-def _look_up(p: NDArray[np.float32], table: Table, out: NDArray[np.float32]) -> None:
+class _Workspace(NamedTuple):
+    """Arrays that every batch of float32 probabilities is worked on in."""
+
+    upper: NDArray[np.float32]
+    q: NDArray[np.float32]
+    at: NDArray[np.int32]
+    line: NDArray[np.complex64]
+
+    @classmethod
+    def of(cls, size: int) -> _Workspace:
+        """Return arrays for batches of up to `size` pixels."""
+        kinds = (np.float32, np.float32, np.int32, np.complex64)
+        return cls(*(np.empty(size, kind) for kind in kinds))  # type: ignore[arg-type]
+
+
+def _look_up(p: NDArray[np.float32], table: Table, out: NDArray[np.float32], workspace: _Workspace) -> None:
     """Write calibrated float32 probabilities `(n,)` to `out`; NaN where p is NaN, and where the table has no line."""
-    one = np.float32(1)
-    upper = np.rint(p)  # 1 above 0.5
-    q = np.subtract(p, upper)
+    some = slice(p.size)
+    upper, q, at, line = workspace.upper[some], workspace.q[some], workspace.at[some], workspace.line[some]
+    np.rint(p, out=upper)  # 1 above 0.5
+    np.subtract(p, upper, out=q)
     np.abs(q, out=q)
     bits = q.view(np.int32)
-    at = bits >> _DROPPED
+    np.right_shift(bits, _DROPPED, out=at)
     at -= np.int32(table.first)
-    line = table.lines.take(at, mode="clip")
+    table.lines.take(at, mode="clip", out=line)
     np.bitwise_and(bits, np.int32(-1 << _DROPPED), out=at)
     q -= at.view(np.float32)
     q *= line.imag
     q += line.real
-    # c above 0.5, and 1 - c below
-    upper -= one
+    # lines are of c - 1: that gives c above 0.5, and 1 - c below
     q += upper
-    np.abs(q, out=q)
-    # nothing is mapped where p is at most NOTHING: the line below is then not positive, and else far above 1
-    np.subtract(p, np.float32(NOTHING), out=upper)
-    upper *= np.float32(1e30)
-    np.minimum(q, upper, out=q)
-    np.clip(q, 0, 1, out=out)
+    np.abs(q, out=out)
 
 
 def calibrate_confidence(probability: ArrayLike, curve: Segments, table: Table | None = None) -> NDArray[np.float32]:
@@ -209,18 +219,24 @@ def calibrate_confidence(probability: ArrayLike, curve: Segments, table: Table |
     out = np.empty(values.shape, np.float32)
     whole = values.flags.c_contiguous
     left: list[tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.float32]]] = []
+    workspace = None
     for some, found in zip(_batches(values, flat=whole), _batches(out, flat=whole), strict=True):
-        check_probabilities(some, "calibrating")
+        low, high = check_probabilities(some, "calibrating")
         if table is None or some.dtype != np.float32:
             found[...] = _evaluate(some, curve)
             continue
-        low = np.minimum(some, np.float32(1)).reshape(-1)  # rounding may have gone beyond
+        if workspace is None:  # the first batch is the largest
+            workspace = _Workspace.of(some.size)
+        # rounding may have gone beyond
+        p = (some if high <= 1 else np.minimum(some, np.float32(1))).reshape(-1)
         found = found.reshape(-1)  # a view: rows of the result lie one behind the other
-        _look_up(low, table, found)
+        _look_up(p, table, found, workspace)
         if np.isnan(found.min()):
             odd = np.flatnonzero(np.isnan(found))
-            odd = odd[np.isfinite(low[odd])]
-            left.append((found, odd, low[odd]))
+            odd = odd[np.isfinite(p[odd])]
+            left.append((found, odd, p[odd]))
+        if low <= NOTHING:
+            found[p <= np.float32(NOTHING)] = 0
     if left:  # all at once: each batch has few
         exact = _evaluate(np.concatenate([one for *_, one in left]), curve)
         ends = np.cumsum([one.size for *_, one in left])

@@ -62,6 +62,9 @@ class ModelBundle:
         Block errors on held-out tiles, prediction minus reference as a share of the block, in the form that
         `bootstrap_area(kind="mapping")` takes: `errors`, `year_effect`, `block`, and from regions of several years also
         `region_effect`, `range_m`, `year_correlation` (see `icemap_xr.errormodel.held_out_errors`); or None.
+    edge_errors
+        Errors of the ice edge on held-out regions, in the form that `outlines(edge_errors=...)` takes (see
+        `icemap_xr.edgeerrors.held_out_edge_errors`); or None.
     training
         Where the weights come from: data, options, versions; as JSON.
     digest
@@ -83,6 +86,7 @@ class ModelBundle:
     note: str = ""
     calibration: dict[str, Any] | None = None
     block_errors: dict[str, Any] | None = None
+    edge_errors: dict[str, Any] | None = None
     training: dict[str, Any] = field(default_factory=dict)
     digest: str = ""
     folder: Path | None = field(default=None, compare=False)
@@ -90,11 +94,11 @@ class ModelBundle:
     def __post_init__(self) -> None:
         self._check_parts()
         try:
-            for name in ("calibration", "block_errors", "training"):
+            for name in ("calibration", "block_errors", "edge_errors", "training"):
                 plain = json.loads(json.dumps(getattr(self, name), allow_nan=False))
                 object.__setattr__(self, name, plain)
         except (TypeError, ValueError) as error:
-            raise ModelError(f"calibration, block errors and training must be plain JSON: {error}") from None
+            raise ModelError(f"calibration, errors and training must be plain JSON: {error}") from None
 
     def _check_parts(self) -> None:
         have = [len(one.features) for one in self.inputs]
@@ -246,6 +250,8 @@ class ModelBundle:
             "icemap:note": self.note,
             "icemap:calibration": self.calibration,
             "icemap:block_errors": self.block_errors,
+            # bundles from before there were any have no such field
+            **({} if self.edge_errors is None else {"icemap:edge_errors": self.edge_errors}),
             "icemap:training": self.training,
             "assets": {
                 "weights": {
@@ -282,6 +288,7 @@ class ModelBundle:
             note=_text(document["icemap:note"]),
             calibration=document["icemap:calibration"],
             block_errors=document["icemap:block_errors"],
+            edge_errors=document.get("icemap:edge_errors"),
             training=document["icemap:training"],
             digest=_text(checksum).removeprefix(_MULTIHASH_SHA256),
             folder=folder,

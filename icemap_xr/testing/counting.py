@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from icemap_xr.testing.servers import Handler, serve
 
 
 @dataclass
@@ -47,36 +48,17 @@ def serve_counting(folder: Path, *, pause: float = 0.05) -> Iterator[CountingSer
     """Serve a folder, with range requests, on a free port of 127.0.0.1."""
     running = CountingServer(folder, pause=pause)
 
-    class Handler(_Handler):
+    class Counted(_Counted):
         state = running
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    running.address = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with serve(Counted) as running.address:
         yield running
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(timeout=10)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Counted(Handler):
     state: CountingServer
 
-    def log_message(self, *_: object) -> None:
-        """Keep quiet."""
-
-    def do_HEAD(self) -> None:
-        self._answer()
-
-    def do_GET(self) -> None:
-        self._answer()
-
-    def _answer(self) -> None:
+    def answer(self) -> None:
         state = self.state
         with state.lock:
             state.now += 1
@@ -84,31 +66,16 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             time.sleep(state.pause)
             with suppress(ConnectionError):
-                size = self._send()
+                size = self._file()
                 with state.lock:
                     state.answers.append((time.monotonic(), size))
         finally:
             with state.lock:
                 state.now -= 1
 
-    def _send(self) -> int:
+    def _file(self) -> int:
         path = self.state.folder / self.path.lstrip("/")
         if not path.is_file():
-            self.send_response(404)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return 0
-        content, text = path.read_bytes(), self.headers.get("Range", "")
-        size = len(content)
-        self.send_response(206 if text else 200)
-        if text:
-            first, _, last = text.removeprefix("bytes=").partition("-")
-            content = content[int(first) : int(last) + 1 if last else None]
-            self.send_header("Content-Range", f"bytes {first}-{int(first) + len(content) - 1}/{size}")
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command == "HEAD":
-            return 0
-        self.wfile.write(content)
-        return len(content)
+            return self.send(404, b"", {})
+        content = path.read_bytes()
+        return self.send_part(content, *self.asked(len(content)))

@@ -16,10 +16,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qs, urlsplit
+
+from icemap_xr.testing.servers import Handler, serve
 
 Kind = Literal["none", "status", "reset", "truncated", "short", "html", "stall", "slow", "corrupt", "token", "redirect"]
 _HTML = b"<!DOCTYPE html><html><body>Please sign in</body></html>"
@@ -72,6 +73,8 @@ class FaultServer:
         Method, path with query, and headers of every request.
     token
         Number of the token that is good; raise it, and older ones have expired.
+    token_lasts
+        Requests after which a token expires by itself; 0 for never.
     hits
         How often each fault met each file.
     """
@@ -81,6 +84,8 @@ class FaultServer:
     faults: dict[str, Fault]
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     token: int = 1
+    token_lasts: int = 0
+    token_uses: int = 0
     hits: Counter[tuple[str, str]] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
     stop: threading.Event = field(default_factory=threading.Event)
@@ -101,48 +106,36 @@ class FaultServer:
             self.hits[name, file] += 1
         return True
 
+    def use_token(self, good: bool) -> None:
+        """Count a request with a token, which may be its last one."""
+        with self.lock:
+            self.token_uses += good
+            if self.token_lasts and self.token_uses >= self.token_lasts:
+                self.token, self.token_uses = self.token + 1, 0
+
 
 @contextmanager
 def serve_faults(folder: Path, faults: Mapping[str, Fault]) -> Iterator[FaultServer]:
     """Serve a folder with faults on a free port of 127.0.0.1."""
     running = FaultServer("", folder, dict(faults))
 
-    class Handler(_Handler):
+    class Faulty(_Faulty):
         state = running
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    running.address = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield running
-    finally:
-        running.stop.set()
-        server.shutdown()
-        server.server_close()
-        thread.join(timeout=10)
+    with serve(Faulty) as running.address:
+        try:
+            yield running
+        finally:
+            running.stop.set()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Faulty(Handler):
     state: FaultServer
 
-    def log_message(self, *_: object) -> None:
-        """Keep quiet."""
-
-    def do_HEAD(self) -> None:
-        self._answer()
-
-    def do_GET(self) -> None:
-        self._answer()
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self._answer()
-
-    def _answer(self) -> None:
+    def answer(self) -> None:
         state = self.state
+        if self.command == "POST":
+            self.body()
         state.requests.append((self.command, self.path, dict(self.headers)))
         with suppress(ConnectionError):
             parts = urlsplit(self.path).path.strip("/").split("/")
@@ -152,45 +145,20 @@ class _Handler(BaseHTTPRequestHandler):
             name, file = parts[0], "/".join(parts[1:])
             path, fault = state.folder / file, state.faults.get(name)
             if fault is None or not path.is_file():
-                self._send(404, b"{}", {})
+                self.send(404, b"{}", {})
                 return
             content = path.read_bytes()
-            first, last = self._range(len(content))
+            first, last = self.asked(len(content))
             if state.takes(name, fault, file, first, last, self.command == "HEAD"):
                 self._fail(fault, content, first, last, file)
             else:
-                self._part(content, first, last)
-
-    def _range(self, size: int) -> tuple[int, int]:
-        text = self.headers.get("Range", "")
-        if not text.startswith("bytes="):
-            return 0, size - 1
-        first, _, last = text.removeprefix("bytes=").partition("-")
-        return int(first or 0), min(int(last) if last else size - 1, size - 1)
-
-    def _part(self, content: bytes, first: int, last: int, body: bytes | None = None) -> None:
-        body = content[first : last + 1] if body is None else body
-        if "Range" not in self.headers:
-            self._send(200, body, {"Accept-Ranges": "bytes"})
-        else:
-            self._send(206, body, {"Content-Range": f"bytes {first}-{first + len(body) - 1}/{len(content)}"})
-
-    def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-        self._head(status, len(body), headers)
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def _head(self, status: int, length: int, headers: Mapping[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(length), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
+                self.send_part(content, first, last)
 
     def _token(self) -> None:
         expiry = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
         answer = {"token": f"sig=s3cr3t-{self.state.token}", "msft:expiry": expiry}
         answer |= {"access_token": f"s3cr3t-{self.state.token}", "expires_in": 3600}  # type: ignore[dict-item]
-        self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+        self.send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
 
     def _fail(self, fault: Fault, content: bytes, first: int, last: int, file: str) -> None:
         asked = content[first : last + 1]
@@ -199,28 +167,29 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.kind == "status":
             extra = {} if fault.retry_after is None else {"Retry-After": f"{fault.retry_after:g}"}
             body = json.dumps({"message": "no", "code": fault.status}).encode()
-            self._send(fault.status, body, {"Content-Type": "application/json", **extra})
+            self.send(fault.status, body, {"Content-Type": "application/json", **extra})
         elif fault.kind == "redirect":
-            self._send(302, b"", {"Location": f"{fault.to}/{file}"})
+            self.send(302, b"", {"Location": f"{fault.to}/{file}"})
         elif fault.kind == "token":
             wanted = f"s3cr3t-{self.state.token}"
             given = parse_qs(urlsplit(self.path).query).get("sig", [""])[0]
             given = given or self.headers.get("Authorization", "").removeprefix("Bearer ")
-            self._part(content, first, last) if given == wanted else self._send(403, b"{}", {})
+            self.send_part(content, first, last) if given == wanted else self.send(403, b"{}", {})
+            self.state.use_token(given == wanted)
         elif fault.kind == "reset":
             # lingering for 0 s makes the close a reset
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
         elif fault.kind == "html":
-            self._send(200, _HTML, {"Content-Type": "text/html"})
+            self.send(200, _HTML, {"Content-Type": "text/html"})
         elif fault.kind == "short":
-            self._part(content, first, last, asked[: len(asked) // 2])
+            self.send_part(content, first, last, asked[: len(asked) // 2])
         elif fault.kind == "corrupt":
             start = max(0, fault.start - first)
-            self._part(content, first, last, asked[:start] + bytes(byte ^ 0x55 for byte in asked[start:]))
+            self.send_part(content, first, last, asked[:start] + bytes(byte ^ 0x55 for byte in asked[start:]))
         else:
-            self._head(status, len(asked), headers)
+            self.head(status, len(asked), headers)
             if self.command != "HEAD":
                 self._body(fault, asked)
 

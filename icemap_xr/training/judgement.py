@@ -114,6 +114,7 @@ def judged_bundle(
     *,
     calibrator: Calibrator | None,
     errors: Mapping[str, Any] | None,
+    edges: Mapping[str, Any] | None = None,
     judged: Mapping[str, Any],
 ) -> ModelBundle:
     """Save the model as a new bundle that brings a calibration and its block errors.
@@ -128,6 +129,8 @@ def judged_bundle(
         The calibration with which the block errors were found; None for none.
     errors
         Block errors as `bootstrap_area` takes them, or None.
+    edges
+        Errors of the ice edge as `outlines` takes them, or None.
     judged
         What it was judged on and the figures; kept under ``judged`` in what the bundle says about its training.
 
@@ -147,6 +150,7 @@ def judged_bundle(
         note=spec.note,
         calibration=None if calibrator is None else calibrator.to_json(),
         block_errors=None if errors is None else dict(errors),
+        edge_errors=None if edges is None else dict(edges),
         training=training | {"judged": {**judged, "date": time.strftime("%Y-%m-%d", time.gmtime())}},
     )
     return made.save(folder, predictor.recipe.read())

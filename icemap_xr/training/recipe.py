@@ -12,24 +12,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
-import xarray as xr
 import yaml
 from pydantic import ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
 
-from icemap_xr import schema
 from icemap_xr.calibrate import SINGLE_YEARS, fit_calibrator
-from icemap_xr.errormodel import held_out_errors
 from icemap_xr.errors import ConfigError, InputError
 from icemap_xr.grid import parse_metres
 from icemap_xr.models.bundle import ModelBundle
 from icemap_xr.models.icemapper import Architecture, Pooling
 from icemap_xr.models.registry import INPUT, load_model
-from icemap_xr.predict import predict
 from icemap_xr.progress import Advance, progress
 from icemap_xr.training.card import model_card
 from icemap_xr.training.evaluate import evaluate, glacier_pair, predict_tile
 from icemap_xr.training.fit import NOT_DECIDING, FitResult, TrainOptions, fit
 from icemap_xr.training.real_sources import CubeSection, Hdf5Section
+from icemap_xr.training.regionerrors import region_errors
 from icemap_xr.training.scores import Evaluation
 from icemap_xr.training.sources import DataSection, Tiles
 from icemap_xr.training.state import claim, write_whole
@@ -216,8 +213,9 @@ def _make(recipe: Recipe, data: Tiles, folder: Path) -> None:
             ),
         )
     write_whole(folder / "evaluation.json", json.dumps(found.to_json()).encode())
-    errors = region_errors(recipe, predictor, calibrator, data) or split_errors(found, recipe.block, data.unit_of)
-    made = _bundle(recipe, data, calibrator, errors, _provenance(recipe, found, trained, data))
+    blocks, edges = region_errors(predictor, calibrator, data, overlap=recipe.overlap, block=recipe.block)
+    errors = blocks or split_errors(found, recipe.block, data.unit_of)
+    made = _bundle(recipe, data, calibrator, errors, edges, _provenance(recipe, found, trained, data))
     made.save(folder / recipe.model.name, trained.weights())
     shutil.rmtree(draft, ignore_errors=True)
 
@@ -251,28 +249,6 @@ def calibrate(recipe: Recipe, predictor: Predictor, data: Tiles) -> Calibrator:
             fitted_on=f"{count} {kind}, {SINGLE_YEARS}",
             map_kind=SINGLE_YEARS,
         )
-
-
-def region_errors(recipe: Recipe, predictor: Predictor, calibrator: Calibrator, data: Tiles) -> dict[str, Any] | None:
-    """Map the regions kept for it in all their years, and describe the errors of the calibrated maps.
-
-    Returns
-    -------
-    dict or None
-        See `icemap_xr.errormodel.held_out_errors`; None where the recipe has no such regions.
-    """
-    if not data.error_regions:
-        return None
-
-    def pairs(advance: Advance) -> Iterator[tuple[xr.DataArray, xr.DataArray]]:
-        for region in data.error_regions:
-            mapped = predict(region.yearly(), predictor, overlap=recipe.overlap)[schema.PROBABILITY].compute()
-            truth = region.truth()["glacier_fraction"].compute()
-            yield mapped.copy(data=calibrator(mapped.values)), truth.assign_coords(mapped.coords)
-            advance(1)
-
-    with progress("mapping regions over years", len(data.error_regions)) as advance:
-        return held_out_errors(pairs(advance), block=recipe.block)
 
 
 def split_errors(
@@ -338,6 +314,7 @@ def _bundle(
     data: Tiles,
     calibrator: Calibrator | None = None,
     errors: dict[str, Any] | None = None,
+    edges: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
 ) -> ModelBundle:
     return ModelBundle(
@@ -347,6 +324,7 @@ def _bundle(
         note=recipe.model.note,
         calibration=None if calibrator is None else calibrator.to_json(),
         block_errors=errors,
+        edge_errors=edges,
         training=training or {},
     )
 

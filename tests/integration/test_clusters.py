@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -117,6 +118,49 @@ def test_a_gateway_that_does_not_answer() -> None:
     with pytest.raises(ClusterError, match="gives no cluster"):
         cluster("gateway", settings={"address": "http://127.0.0.1:1"}).__enter__()
     gc.collect()
+
+
+SBATCH = """#!/bin/sh
+cp "$1" "{folder}/job.sh"
+setsid sh "{folder}/job.sh" > "{folder}/job.log" 2>&1 &
+echo "Submitted batch job $!"
+"""
+SCANCEL = """#!/bin/sh
+for job in "$@"; do kill -- "-$job"; done
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Stand-ins for the commands of SLURM, which run a job at once."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, text in (("sbatch", SBATCH.format(folder=tmp_path)), ("scancel", SCANCEL)):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    # dask-jobqueue never closes the files of its certificates
+    made, opened = tempfile.NamedTemporaryFile, list[Any]()
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", lambda *a, **k: opened.append(made(*a, **k)) or opened[-1])
+    yield tmp_path
+    for file in opened:
+        file.close()
+
+
+def test_a_map_on_slurm_with_dask_jobqueue_and_tls(slurm: Path, tmp_path: Path) -> None:
+    cube = chaos.make_cube(tmp_path, BLOCKS)
+    expected, output = undisturbed(cube, tmp_path), tmp_path / "slurm" / "maps.zarr"
+    output.parent.mkdir()
+    settings = {"interface": "lo", "shared_temp_directory": str(tmp_path), "local_directory": str(tmp_path)}
+    # a job for the worker, which must have got what a GPU's worker needs, or no block would come to it
+    with cluster("slurm", workers=1, memory="2GiB", gpus=1, wait=60, settings=settings) as client:
+        assert client is not None
+        assert client.scheduler.address.startswith("tls://")
+        chaos.job(cube, output, pause=0.0)
+        script = client.cluster.job_script()
+    assert chaos.chunks(output) == expected
+    assert "--gres=gpu:1" in script
+    assert "BEGIN" not in script, "a key in a job's script"
 
 
 @contextmanager

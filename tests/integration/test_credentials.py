@@ -116,6 +116,22 @@ def test_addresses_are_signed_while_reading_and_again_when_the_token_ends(
     assert_no_secret(tmp_path / "one.zarr", tmp_path / "two.zarr", texts=(caplog.text,))
 
 
+def test_a_token_that_ends_in_mid_run_is_renewed(
+    server: FaultServer, tmp_path: Path, power: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # what a raster's cache holds needs no token: each of these is asked for anew
+    hrefs = [server.url("signed", f"store/{number}.tif") for number in range(6)]
+    for number in range(6):
+        write_raster(server.folder / "store" / f"{number}.tif", power / (number + 1))
+    server.token_lasts = 9
+    ds = build(items(server, *hrefs), tmp_path / "one.zarr", profile=sas(server, tmp_path))
+    expected = np.stack([10 * np.log10(power / (number + 1)) for number in range(6)])
+    np.testing.assert_allclose(ds.rtc, expected, atol=0.003)
+    assert server.token >= 2
+    assert sum(path.startswith("/token") for _, path, _ in server.requests) >= 2
+    assert_no_secret(tmp_path / "one.zarr")
+
+
 def test_a_bearer_token_goes_to_its_host_alone_and_not_along_a_redirect(
     server: FaultServer, tmp_path: Path, power: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -154,6 +170,9 @@ def test_keys_go_to_the_endpoint_of_the_profile(
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("MY_KEY", "PLANTEDKEY")
     monkeypatch.setenv("MY_SECRET", "PLANTEDSECRET")
+    # of another service, which the user has set for other programs
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "OTHERS")
     credentials = {"AWS_ACCESS_KEY_ID": "MY_KEY", "AWS_SECRET_ACCESS_KEY": "MY_SECRET"}
     endpoint = {
         "AWS_S3_ENDPOINT": server.address.removeprefix("http://"),
@@ -169,9 +188,17 @@ def test_keys_go_to_the_endpoint_of_the_profile(
     signed = [headers.get("Authorization", "") for _, path, headers in server.requests if path.startswith("/open")]
     assert signed
     assert all("Credential=PLANTEDKEY/" in one and "PLANTEDSECRET" not in one for one in signed)
+    assert not any("OTHERS" in str(headers) for _, _, headers in server.requests)
     with pytest.raises(AccessError, match=r"'other'.*open"):
         build(items(server, "s3://other/store/a.tif"), tmp_path / "two.zarr", profile=how)
     assert_no_secret(tmp_path / "one.zarr", texts=(caplog.text,))
+    # a bucket that anybody may read gets no key at all
+    server.requests.clear()
+    unsigned = profile(server, tmp_path, schemes=["s3"], hosts=["open"], gdal=endpoint)
+    ds = build(items(server, "s3://open/store/b.tif"), tmp_path / "four.zarr", profile=unsigned)
+    np.testing.assert_allclose(ds.rtc[0], 10 * np.log10(power), atol=0.003)
+    assert any(path.startswith("/open") for _, path, _ in server.requests)
+    assert not any("Authorization" in headers or "OTHERS" in str(headers) for _, _, headers in server.requests)
     # a public read after it carries no key
     server.requests.clear()
     build(items(server, server.url("open", "store/a.tif")), tmp_path / "three.zarr")

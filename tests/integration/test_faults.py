@@ -49,6 +49,7 @@ CASES = (
     Case(
         "s429", "429 with Retry-After and a JSON body, twice", Fault("status", 2, status=429, retry_after=0.1), "data"
     ),
+    Case("s429_always", "429, always", Fault("status", status=429), "hole", 429),
     Case("s500", "500, once", Fault("status", 1, status=500), "data"),
     Case("s503", "503, twice", Fault("status", 2, status=503), "data"),
     Case("s503_always", "503, always", Fault("status", status=503), "hole", 503),
@@ -68,6 +69,13 @@ CASES = (
     Case("short_always", "less than was asked for, always", Fault("short", start=PIXELS), "hole"),
     Case("corrupt", "other bytes in a compressed block, once", Fault("corrupt", 1, PIXELS), "data"),
     Case("corrupt_always", "other bytes in a compressed block, always", Fault("corrupt", start=PIXELS), "hole"),
+)
+
+
+#: faults over several requests: tested below and in test_credentials.py
+OTHERS = (
+    "| a token that ends in mid-run | right data with a new token |",
+    "| 404, and later it is there (GDAL remembers that it was not) | the same call reads it |",
 )
 
 
@@ -170,6 +178,6 @@ def test_a_cube_with_holes_is_not_given_to_who_did_not_accept_them(
 def test_the_page_about_catalogues_has_the_table_of_faults() -> None:
     words = {"data": "right data after another try", "hole": 'an error, or with `on_error="hole"` a recorded hole'}
     rows = [f"| {case.text} | {words[case.outcome]} |" for case in CASES if case.name != "none"]
-    table = "\n".join(["| what the server does | what comes of it |", "|---|---|", *rows])
+    table = "\n".join(["| what the server does | what comes of it |", "|---|---|", *rows, *OTHERS])
     page = (ROOT / "docs" / "catalogues.md").read_text()
     assert table in page, f"put this into docs/catalogues.md:\n{table}"

@@ -10,13 +10,14 @@ from typing import Any
 import boto3
 import dask
 import distributed
+import geopandas as gpd
 import numpy as np
 import pystac
 import pytest
 from moto.server import ThreadedMotoServer
 
 import icemap_xr as ix
-from icemap_xr import objectstore
+from icemap_xr import objectstore, storearray
 from icemap_xr.cube_report import cube_info
 from icemap_xr.errors import IncompleteStoreError, InputError, OutputExistsError, StoreError
 from icemap_xr.testing.commands import Result
@@ -180,3 +181,51 @@ def test_what_is_not_there_or_not_set_is_said(bucket: Any, monkeypatch: pytest.M
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     with pytest.raises(InputError, match="AWS_ACCESS_KEY_ID is not set"):
         ix.open_cube(f"s3://{bucket.name}/nothing.zarr")
+
+
+def test_the_commands_take_the_address_of_maps(
+    bucket: Any, local: Path, icemap: Callable[..., Result], tmp_path: Path
+) -> None:
+    maps = ix.open_cube(local).icemap.predict(FakePredictor(features=("rtc",), steps=3, window=16))
+    maps.icemap.to_zarr(tmp_path / "maps.zarr")
+    url = objectstore.publish(tmp_path / "maps.zarr", f"s3://{bucket.name}/maps.zarr")
+    for number, path in enumerate((tmp_path / "maps.zarr", url)):
+        assert icemap("area", path, "--output", tmp_path / f"{number}.csv").code == 0
+        assert icemap("outlines", path, "--output", tmp_path / f"{number}.parquet").code == 0
+    assert (tmp_path / "0.csv").read_text() == (tmp_path / "1.csv").read_text()
+    here, there = (gpd.read_parquet(tmp_path / f"{number}.parquet") for number in (0, 1))
+    assert len(here) > 0
+    assert here.geometry.geom_equals(there.geometry).all()
+    next(one for one in bucket.objects.all() if "/probability/c/" in one.key).Object().delete()
+    failed = icemap("area", url)
+    assert failed.code == 1
+    assert "publish the store again" in failed.err
+
+
+def test_every_bit_of_the_manifest_is_checked(bucket: Any, local: Path) -> None:
+    url = objectstore.publish(local, f"s3://{bucket.name}/cube.zarr")
+    key = "cube.zarr/icemap/manifest.json"
+    content = bucket.Object(key).get()["Body"].read()
+    changed = content.replace(b'"valid_pixels"', b'"valid-pixels"')
+    assert changed != content
+    bucket.put_object(Key=key, Body=changed)
+    assert objectstore.verify_remote(url) == ["icemap/manifest.json: is damaged"]
+    bucket.Object(key).delete()
+    with pytest.raises(IncompleteStoreError, match="was not published whole"):
+        objectstore.verify_remote(url)
+
+
+def test_a_store_published_anew_is_not_read_by_who_opened_the_old_one(bucket: Any, local: Path, tmp_path: Path) -> None:
+    url = objectstore.publish(local, f"s3://{bucket.name}/cube.zarr")
+    opened = ix.open_cube(url)
+    bucket.objects.all().delete()
+    items = [
+        rtc_item(tmp_path / "0.tif", "2020-01-10", orbit=100),
+        rtc_item(tmp_path / "1.tif", "2020-05-01", orbit=275),
+    ]
+    ix.build_cube(pystac.ItemCollection(items), GRID, tmp_path / "other.zarr", steps=3, chunk=16)
+    objectstore.publish(tmp_path / "other.zarr", url)
+    # as in another process, which has not opened the array yet
+    storearray._open_array.cache_clear()
+    with pytest.raises(IncompleteStoreError, match="published anew since it was opened: open it again"):
+        opened.rtc.sum().compute(scheduler="synchronous")

@@ -68,6 +68,10 @@ def test_the_whole_chain_runs_on_the_real_series_over_http(
     assert done.returncode == 0, done.stderr
     assert "weights: maxpool_grd_filters8: weights read from maxpool_grd_filters8.h5" in done.stdout
     assert "not verified as a published file" in done.stdout
+    # how it goes on a cluster: where to watch, what is loaded where, how far it is, and Dask's report
+    for told in ("dashboard: http://127.0.0.1:", "is loaded on 2 of 2 workers", "(100 %)", "predicting: "):
+        assert told in done.stderr
+    assert "bokeh" in (out / "performance.html").read_text().lower()
     cube = ix.open_cube(out / "cube.zarr")
     assert cube.sizes == {"rtc_time": 21, "y": 100, "x": 100, "year": 4, "step": 15}
     maps = xr.open_zarr(out / "probability.zarr")

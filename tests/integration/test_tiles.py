@@ -114,7 +114,7 @@ def test_a_plan_over_real_backscatter_is_planned_run_and_shown(golden: Path, ope
     content = yaml.safe_load((ROOT / "pipelines" / "opera_rtc.yaml").read_text())
     content["search"]["provider"] = str(opera)
     content["model"] = {"name": str(golden / "maxpool_grd_filters8.h5"), "features": ["rtc"], "window": 32}
-    content |= {"years": [2021], "cluster": {"kind": "threads"}}
+    content |= {"years": [2021], "cluster": {"kind": "local", "workers": 1}}
     config, plan = tmp_path / "config.yaml", tmp_path / "plan"
     config.write_text(yaml.safe_dump(content))
     done = icemap("tiles", "plan", config, plan, "--tile", 1.9)
@@ -125,6 +125,9 @@ def test_a_plan_over_real_backscatter_is_planned_run_and_shown(golden: Path, ope
     one = icemap("tiles", "run", plan, "--index", chosen.index)
     assert one.returncode == 0, one.stderr
     assert "1 of 1 tiles are done (1 by this process), 0 set aside" in one.stdout
+    # one cluster for all tiles: the model is loaded before the first, and the report is that of all
+    assert "is loaded on 1 of 1 workers" in one.stderr
+    assert len(list(plan.glob("performance-*.html"))) == 1
     shown = icemap("status", plan)
     assert shown.returncode == 0, shown.stderr
     assert f"1 of {len(tiles)} tiles" in shown.stdout

@@ -28,6 +28,7 @@ from icemap_xr.models.icemapper import Architecture
 from icemap_xr.models.registry import feature_spec, load_model
 from icemap_xr.testing.commands import Result
 from icemap_xr.testing.fakes import small_grid
+from icemap_xr.training import regionerrors
 from icemap_xr.training.evaluate import predict_tile
 from icemap_xr.training.hdf5 import open_tiles
 from icemap_xr.types import InputSpec
@@ -270,7 +271,9 @@ def test_judging_a_file_writes_scores_pictures_and_probabilities(icemap: Run, fo
     assert not (folder / "other").exists()
 
 
-def test_a_calibrator_of_some_tiles_goes_into_a_new_bundle_with_the_errors_on_others(icemap: Run, folder: Path) -> None:
+def test_a_calibrator_of_some_tiles_goes_into_a_new_bundle_with_the_errors_on_others(
+    icemap: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = bundle_of(folder / "model")
     document = (folder / "model" / "model.json").read_bytes()
     call = ("evaluate", folder / "model", "--hdf5", folder / "tiles.hdf5", "--block", "80m")
@@ -280,7 +283,15 @@ def test_a_calibrator_of_some_tiles_goes_into_a_new_bundle_with_the_errors_on_ot
     assert calibrator["places"] == ["SVAL-1-0", "SVAL-1-1", "SVAL-1-2"]
     with_it = (*call, "--calibrator", folder / "calibrator.json", "--save-bundle", folder / "judged")
     refused(icemap(*with_it, "--output", folder / "b"), "was fitted on 3 of the places", "SVAL-1-0")
-    result = icemap(*with_it, "--tiles", "SVAL-0-*", "--tiles", "SVAL-2-*", "--output", folder / "b")
+    edges = ("--edge-errors", folder / "edges.json", "--edge-block", "80m")
+    whole = ("--tiles", "SVAL-0-*", "--output", folder / "z")
+    result = icemap(*with_it[:-2], *edges, *whole)  # these weights map ice everywhere
+    assert result.code == 0, result.err
+    assert not (folder / "edges.json").exists()
+    assert (folder / "z" / "evaluation.json").exists()
+    monkeypatch.setattr(regionerrors, "edge_errors", lambda pairs, block: {"maps": len(list(pairs)), "block": block})
+    monkeypatch.setattr(regionerrors, "ice_edge", lambda array: array * 0 + 1)
+    result = icemap(*with_it, *edges, "--tiles", "SVAL-0-*", "--tiles", "SVAL-2-*", "--output", folder / "b")
     assert result.code == 0, result.err
     saved = ModelBundle.load(folder / "judged")
     assert saved.digest == model.digest
@@ -289,6 +300,8 @@ def test_a_calibrator_of_some_tiles_goes_into_a_new_bundle_with_the_errors_on_ot
     found = json.loads((folder / "b" / "evaluation.json").read_text())
     assert saved.training["judged"]["ece_calibrated"] == found["calibrated"]["ece"]
     assert saved.training["seed"] == 0
+    assert saved.edge_errors == json.loads((folder / "edges.json").read_text()) == {"maps": 6, "block": "80m"}
+    assert f"edge errors: {folder / 'edges.json'}" in result.out
     errors = [error for errors in found["block_errors"].values() for error in errors]
     assert saved.block_errors is not None
     assert len(saved.block_errors["year_effect"]) == 4, "tiles of four years"

@@ -60,7 +60,9 @@ def test_the_default_is_for_ones_own_data() -> None:
         own.check(href, local=True, what="it")
     with pytest.raises(AccessError, match="catalogue on the network"):
         own.check("/data/a.tif", local=False, what="it")
-    assert own.options("s3://bucket/a.tif", Patience()) == {}
+    assert own.options("http://host/a.tif", Patience()) == {}
+    # whatever keys the environment holds, they are for some service of the user's, not for any bucket
+    assert own.options("s3://bucket/a.tif", Patience()) == {"AWS_NO_SIGN_REQUEST": "YES"}
     assert own.signed("http://host/a.tif", Patience()) == "http://host/a.tif"
     assert not own.renew("http://host/a.tif")
 
@@ -84,7 +86,8 @@ def test_profiles_that_would_leak_are_refused(content: dict[str, Any], match: st
 def test_keys_are_given_for_their_scheme_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "k")
     keys = Access(hosts=("b",), signing="s3", credentials={"AWS_ACCESS_KEY_ID": "MY_KEY"}, gdal={"AWS_HTTPS": "YES"})
-    assert keys.options("s3://b/a.tif", Patience()) == {"AWS_HTTPS": "YES", "AWS_ACCESS_KEY_ID": "k"}
+    options = {"AWS_HTTPS": "YES", "AWS_ACCESS_KEY_ID": "k", "AWS_SESSION_TOKEN": ""}
+    assert keys.options("s3://b/a.tif", Patience()) == options
     assert keys.options("https://b/a.tif", Patience()) == {"AWS_HTTPS": "YES"}
     assert "k" not in repr(keys).replace("keys", "").split("MY_KEY")[1]
     monkeypatch.delenv("MY_KEY")
@@ -112,3 +115,15 @@ def test_any_text_is_an_address_or_refused(text: str) -> None:
     if scheme != "https":
         with pytest.raises(AccessError):
             CLOSED.check(text, local=True, what="it")
+
+
+def test_a_session_token_may_be_unset_and_is_never_that_of_another_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "k")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of another service")
+    how = {"AWS_ACCESS_KEY_ID": "MY_KEY"}
+    plain = Access(hosts=("b",), signing="s3", credentials=how)
+    assert plain.options("s3://b/a.tif", Patience())["AWS_SESSION_TOKEN"] == ""
+    named = Access(hosts=("b",), signing="s3", credentials=how | {"AWS_SESSION_TOKEN": "MY_SESSION"})
+    assert named.options("s3://b/a.tif", Patience())["AWS_SESSION_TOKEN"] == ""
+    monkeypatch.setenv("MY_SESSION", "mine")
+    assert named.options("s3://b/a.tif", Patience())["AWS_SESSION_TOKEN"] == "mine"

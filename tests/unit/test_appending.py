@@ -14,6 +14,7 @@ from icemap_xr import appending, store
 from icemap_xr.appending import append, append_archive
 from icemap_xr.archive import archive, open_archive, read_glaciers, read_outlines
 from icemap_xr.errors import GridError, IncompleteStoreError, InputError, StoreBusyError
+from icemap_xr.outlines import outlines
 from icemap_xr.testing.archives import Halve, areas, calibrated, maps, tables
 from icemap_xr.verify import find_faults, reopen, repair_commands, verify
 
@@ -114,6 +115,65 @@ def test_the_same_call_again_changes_nothing_and_mends_what_lies_beside(old):
     assert 2021 in set(gpd.read_parquet(path.with_suffix(".parquet"))["year"])
     with pytest.raises(InputError, match="not later than 2021"):
         append(path, calibrated(maps([2021], seed=10)), **tables(new))
+
+
+@pytest.mark.parametrize("table", ["areas", "outlines", "glaciers", "blocks"])
+def test_tables_of_other_years_than_the_maps_are_refused(old, tmp_path, table):
+    _, _, path = old
+    new = calibrated(maps([2021]))
+    wrong = tables(calibrated(maps([2020])))[table]
+    message = f"{table} are of the years 2020, the maps of 2021"
+    with pytest.raises(InputError, match=message):
+        append(path, new, **{**tables(new), table: wrong})
+    with pytest.raises(InputError, match=message):
+        archive(new, tmp_path / "new.zarr", **{**tables(new), table: wrong})
+    assert not (tmp_path / "new.zarr").exists()
+    assert open_archive(path)["maps/probability"].sizes["year"] == 2
+
+
+def test_areas_lack_no_year_but_outlines_may(tmp_path):
+    ds = maps([2019, 2020])
+    with pytest.raises(InputError, match="areas are of the years 2020, the maps of 2019, 2020"):
+        archive(ds, tmp_path / "a.zarr", areas=areas([2020]))
+    with pytest.raises(InputError, match="1 rows without a year"):
+        archive(ds, tmp_path / "a.zarr", outlines=outlines(ds).assign(year=[np.nan, *outlines(ds)["year"][1:]]))
+    one = outlines(ds).query("year == 2020")
+    assert set(read_outlines(open_archive(archive(ds, tmp_path / "a.zarr", outlines=one)))["year"]) == {2020}
+
+
+def test_years_given_in_any_order_are_read_in_order(tmp_path):
+    """Maps, overviews, areas, draws and blocks alike, from both calls."""
+    first, later = calibrated(maps([2020, 2019])), calibrated(maps([2023, 2021, 2022], seed=3))
+    given, more = tables(first), tables(later)
+    path = archive(first, tmp_path / "a.zarr", **given)
+    append(path, later, **{**more, "blocks": more["blocks"].isel(year=[1, 2, 0])})
+    tree, years = open_archive(path), [2019, 2020, 2021, 2022, 2023]
+    for node in ("maps", "areas", "draws", "blocks"):
+        assert tree[node]["year"].values.tolist() == years, node
+    for year in years:
+        source, table = (first, given) if year < 2021 else (later, more)
+        one = {"year": year}
+        np.testing.assert_array_equal(tree["maps/probability"].sel(one), source["probability"].sel(one))
+        np.testing.assert_array_equal(tree["areas/area_km2"].sel(one), table["areas"]["area_km2"].sel(one))
+        np.testing.assert_array_equal(tree["draws/draws"].sel(one), table["areas"]["draws"].sel(one))
+        np.testing.assert_array_equal(tree["blocks/ice_km2"].sel(one), table["blocks"]["ice_km2"].sel(one))
+    # the same call again knows what was done
+    append(path, later, **{**more, "blocks": more["blocks"].isel(year=[1, 2, 0])})
+    assert open_archive(path)["maps/probability"].sizes["year"] == 5
+
+
+def test_areas_without_a_year_are_kept_or_refused_and_never_dropped(tmp_path):
+    first, later = maps([2019, 2020]), maps([2021])
+    domain = areas([2019, 2020]).assign(domain_km2=12.0, rate=0.5)
+    path = archive(first, tmp_path / "a.zarr", areas=domain)
+    with pytest.raises(InputError, match="'rate' is only in the archive areas"):
+        append(path, later, areas=areas([2021]).assign(domain_km2=12.0))
+    with pytest.raises(InputError, match="'rate' of the areas has no year"):
+        append(path, later, areas=areas([2021]).assign(domain_km2=12.0, rate=0.6))
+    append(path, later, areas=areas([2021]).assign(domain_km2=12.0, rate=0.5))
+    got = open_archive(path)["areas"]
+    assert (float(got["domain_km2"]), float(got["rate"])) == (12.0, 0.5)
+    assert got["area_km2"].sizes == {"year": 3}
 
 
 def names(path):

@@ -19,7 +19,7 @@ from icemap_xr.calibrate import (
     fit_calibrator,
     reliability,
 )
-from icemap_xr.errors import CalibrationMismatchWarning, InputError
+from icemap_xr.errors import CalibrationMismatchWarning, InputError, InSampleWarning
 from icemap_xr.grid import RegionGrid
 from icemap_xr.kernels.confidence import shannon_confidence
 from icemap_xr.types import Calibrator
@@ -163,6 +163,34 @@ def test_years_missing_from_the_reference_are_refused() -> None:
     p, y = overconfident(4)
     with pytest.raises(InputError, match="coordinates"):
         fit_calibrator(maps(p).probability, maps(y).probability.isel(year=[0, 1]))
+
+
+def test_a_reference_without_years_and_bins_that_are_no_number_are_refused() -> None:
+    p, y = overconfident(5)
+    with pytest.raises(InputError, match=r"its reference \('y', 'x'\)"):
+        fit_calibrator(maps(p).probability, maps(y).probability[0])
+    bins: Any
+    for bins in (1, 10.5, True, "100"):
+        with pytest.raises(InputError, match="bins"):
+            fit_calibrator(p, y, bins=bins)
+
+
+@pytest.mark.parametrize("method", ["isotonic", "kernel-ridge"])
+def test_judging_by_the_data_of_the_fit_warns(method: Any) -> None:
+    p, y = overconfident(6)
+    curve = fit_calibrator(p, y, method=method)
+    with pytest.warns(InSampleWarning, match="fitted to these very data") as caught:
+        reliability(zip(p, y, strict=True), calibrator=as_calibrator(curve.to_json()))  # in other tiles, read from JSON
+    assert [one.filename for one in caught if one.category is InSampleWarning] == [__file__]
+    other, truth = overconfident(7)
+    reliability(other, truth, calibrator=curve)
+    reliability(p, y)  # judged as they are
+
+
+def test_calibrated_maps_keep_their_filter() -> None:
+    ds = maps(overconfident(8)[0])
+    ds.probability.attrs |= {"temporal_filter": "median of 3 years", "temporal_filter_effect": "..."}
+    assert calibrate(ds, CURVE).calibrated.attrs["temporal_filter"] == "median of 3 years"
 
 
 def test_calibrate_is_lazy_and_says_by_what(tmp_path: Path) -> None:
@@ -322,3 +350,19 @@ def test_a_calibrator_says_for_which_maps_it_holds() -> None:
     with pytest.warns(CalibrationMismatchWarning, match="median of 3 years") as caught:
         calibrate(maps(p), on_filtered)
     assert [one.filename for one in caught if one.category is CalibrationMismatchWarning] == [__file__]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_tabulated_curves_stay_inside_0_1_and_close_to_the_exact_one(seed: int, contiguous: bool) -> None:
+    rng = np.random.default_rng(seed)
+    x = np.unique(np.concatenate([[0, 1], rng.random(rng.integers(1, 60))]))
+    curve = KernelRidgeCalibrator(tuple(x.tolist()), tuple(rng.uniform(-0.2, 1.2, x.size).tolist()))
+    near = np.concatenate([rng.random(3000), 10 ** rng.uniform(-10, -0.3, 3000), [0, 1e-8, 0.5, 1, 1.000005, -5e-6]])
+    p = np.stack([near, 1 - near.clip(0, 1)]).astype(np.float32)
+    p = p if contiguous else np.repeat(p, 2, axis=1)[:, ::2]
+    found = curve(p)
+    assert found.min() >= 0
+    assert found.max() <= 1
+    np.testing.assert_allclose(found, curve(p.astype(np.float64).clip(0, 1)), rtol=0, atol=1e-6)
+    assert (found[p <= 1e-8] == 0).all()

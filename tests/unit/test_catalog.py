@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,36 @@ def test_what_is_json_and_no_catalogue(tmp_path: Path) -> None:
         (tmp_path / "a.json").write_text(content)
         with pytest.raises(CatalogUnavailableError, match=r"a\.json"):
             search(tmp_path / "a.json", REGION, 2020)
+
+
+def test_a_pair_belongs_to_the_year_of_its_middle(tmp_path: Path) -> None:
+    """Whatever date its item has: the cube puts it into that year, too."""
+    items = []
+    for name, first, second, dated in (
+        ("old", "2019-12-20", "2020-01-01", "2020-01-01"),
+        ("new", "2019-12-28", "2020-01-09", "2019-12-28"),
+    ):
+        item = pair_item(write_raster(tmp_path / f"{name}.tif", np.ones((4, 4))), first, second)
+        item.datetime = datetime.fromisoformat(dated).replace(tzinfo=UTC)
+        items.append(item)
+    found = write_catalog(items, tmp_path / "catalog", title="pairs")
+    assert ids(search(found, REGION, 2019)) == ["old"]
+    assert ids(search(found, REGION, 2020)) == ["new"]
+    with loopback.serve_catalog(pystac.ItemCollection(items), tmp_path) as address:
+        assert ids(search(address, REGION, 2020)) == ["new"]
+
+
+def test_items_that_do_not_say_their_orbit_are_counted_where_one_is_asked_for(tmp_path: Path) -> None:
+    raster = write_raster(tmp_path / "a.tif", np.ones((4, 4)))
+    items = [rtc_item(raster, "2020-05-01", name="a"), rtc_item(raster, "2020-06-01", name="b", track=None)]
+    items += [rtc_item(raster, "2020-07-01", name="c", track=88), pair_item(raster, "2020-05-01", "2020-05-13")]
+    # some catalogues write numbers as text and names in capitals
+    items[0].properties |= {"sat:relative_orbit": "14", "sat:orbit_state": "DESCENDING"}
+    found = write_catalog(items, tmp_path / "catalog", title="some")
+    for wanted in (14, "best"):
+        one = search(found, REGION, 2020, relative_orbit=wanted, orbit_state="descending")  # type: ignore[arg-type]
+        assert ids(one) == ["a"]
+        assert one.extra_fields[PROVENANCE]["unknown"] == {"coherence": 1, "opera-s1-rtc": 1}
+    with pytest.raises(EmptySearchError, match=r"1 of coherence, 1 of opera-s1-rtc do not say sat:relative_orbit"):
+        search(found, REGION, 2020, relative_orbit=99)
+    assert search(found, REGION, 2020).extra_fields[PROVENANCE]["unknown"] == {}

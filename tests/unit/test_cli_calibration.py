@@ -5,6 +5,7 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
@@ -70,9 +71,36 @@ def test_errors_of_held_out_regions(folder: Path, tmp_path: Path, icemap: Callab
     done = icemap("calibrate", "errors", *pair(folder, 0, 1), "--edge-block", "80m", "--output", edges)
     assert done.code == 0, done.err
     assert json.loads(edges.read_text())["block"] == "80m"
+    outlines = ("outlines", folder / "maps2.zarr", "--threshold", "0.4", "--edge-errors")
+    wrong = icemap(*outlines, edges, "--output", tmp_path / "wrong.gpkg")
+    assert wrong.code == 1
+    assert "'soft'" in wrong.err
+    hard = (*pair(folder, 0, 1), "--area-method", "hard", "--threshold", "0.4")
+    done = icemap("calibrate", "errors", *hard, "--block", "80m", "--output", tmp_path / "hard.json")
+    assert done.code == 0, done.err
+    found = json.loads((tmp_path / "hard.json").read_text())
+    assert (found["method"], found["threshold"]) == ("hard", 0.4)
+    done = icemap("calibrate", "errors", *hard, "--edge-block", "80m", "--output", tmp_path / "no.json")
+    assert done.code == 1
+    assert "--area-method is for errors of blocks" in done.err
     done = icemap("calibrate", "errors", *pair(folder, 0), "--block", "80m", "--output", tmp_path / "one.json")
     assert done.code == 1
     assert "at least 2 regions" in done.err
+
+
+def test_errors_that_outlines_take(folder: Path, tmp_path: Path, icemap: Callable[..., Result]) -> None:
+    edges, drawn = tmp_path / "edges.json", tmp_path / "o.parquet"
+    options = ("--edge-block", "80m", "--edges-of", "outlines", "--threshold", "0.4")
+    done = icemap("calibrate", "errors", *pair(folder, 0, 1), *options, "--output", edges)
+    assert done.code == 0, done.err
+    outlines = ("outlines", folder / "maps2.zarr", "--threshold", "0.4", "--edge-errors", edges)
+    done = icemap(*outlines, "--output", drawn)
+    assert done.code == 0, done.err
+    table = gpd.read_parquet(drawn)
+    assert (table["mapping_low_km2"] < table["mapping_high_km2"]).all()
+    done = icemap("calibrate", "errors", *pair(folder, 0, 1), *options[2:], "--output", tmp_path / "e.json")
+    assert done.code == 1
+    assert "give --edge-block too" in done.err
 
 
 def test_the_published_file_is_read(tmp_path: Path, icemap: Callable[..., Result]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 from shapely.geometry import box
 
-from icemap_xr.catalog import load_items
+from icemap_xr.catalog import load_items, search
 from icemap_xr.cli import cli, console
 from icemap_xr.config import OrbitsSection, read_config
 from icemap_xr.errors import InputError
@@ -24,7 +25,7 @@ from icemap_xr.grid import RegionGrid
 from icemap_xr.run_plan import BYTES_PER_PIXEL, plan_run
 from icemap_xr.stac_items import write_catalog
 from icemap_xr.testing.fakes import small_grid
-from icemap_xr.testing.rasters import rtc_item, write_raster
+from icemap_xr.testing.rasters import pair_item, rtc_item, write_raster
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPE = (20, 24)
@@ -159,6 +160,8 @@ def test_the_plan_of_a_region_follows_from_its_formulas(monkeypatch: pytest.Monk
     assert result.exit_code == 0, result.exception
     assert "assumed: one platform" in result.output
     assert "relative orbit 14 and 174" in result.output
+    # the land is the user's to give: what is counted without it is said
+    assert "svalbard-land.gpkg is not there yet: all is counted, sea too" in " ".join(result.output.split())
     assert icemap(monkeypatch, "run", path).exit_code == 2
 
 
@@ -181,8 +184,6 @@ def test_a_mask_halves_what_is_mapped(kind: str, tmp_path: Path) -> None:
 
 
 def test_scenes_of_a_plan_are_counted_where_items_are_given(catalog: Path) -> None:
-    from icemap_xr.catalog import search
-
     config = read_config(ROOT / "pipelines" / "opera_rtc.yaml")
     items = search(catalog, (14.99, 78.3, 15.01, 78.4), [2020], relative_orbit=14)
     assert isinstance(items, pystac.ItemCollection)
@@ -190,3 +191,82 @@ def test_scenes_of_a_plan_are_counted_where_items_are_given(catalog: Path) -> No
     assert plan.counted
     assert plan.scenes == {"rtc": 0}
     assert "counted from the items" in plan.lines()[1]
+
+
+def geocoded_later(folder: Path) -> Path:
+    """A catalogue of scenes in radar geometry, and of pairs of two temporal baselines."""
+    raster = write_raster(folder / "grd.tif", np.full(SHAPE, 0.1))
+    items = [rtc_item(raster, "2021-03-05", orbit=100, collection="sentinel-1-grd", name="g")]
+    items[0].assets = {"hh": items[0].assets["HH"]}
+    for number, (first, second) in enumerate(
+        (("2021-11-03", "2021-11-09"), ("2021-11-09", "2021-11-15"), ("2021-12-03", "2021-12-15"))
+    ):
+        pair = write_raster(folder / f"p{number}.tif", np.full(SHAPE, 0.5))
+        items.append(pair_item(pair, first, second, track=14))
+    return write_catalog(items, folder / "catalog", title="radar")
+
+
+def test_a_search_tells_baselines_apart_counts_raw_scenes_and_names_what_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = geocoded_later(tmp_path)
+    options = ("--region", REGION, "--years", "2021")
+    result = icemap(
+        monkeypatch, "search", found, *options, "--feature", "grd", "--feature", "insar", "--feature", "rtc"
+    )
+    assert result.exit_code == 0, result.output
+    # after December 2021 one of two satellites was left
+    assert re.search(r"insar, 6 days .*\b2 ", result.output)
+    assert re.search(r"insar, 12 days .*\b1 ", result.output)
+    assert "rtc: nothing found" in result.output
+    assert "ICEmapper_tweightedpool_grd (with --grd)" in result.output
+    assert "ICEmapper_tweightedpool_grdinsar (with --grd)" in result.output
+    assert result.output.rstrip().endswith("ICEmapper_tweightedpool_insar")
+    config = read_config(ROOT / "pipelines" / "svalbard.yaml")
+    items = search(found, (14.99, 78.3, 15.01, 78.4), [2021])
+    both = replace(config, years=(2021,))
+    assert config.cube.baseline_days == 12
+    # the cube keeps pairs of one baseline, and so does its plan
+    assert plan_run(both, items=items).scenes == {"grd": 1, "insar": 1}
+    assert plan_run(replace(both, cube=replace(both.cube, baseline_days=None)), items=items).scenes["insar"] == 3
+
+
+def test_a_search_says_how_many_items_do_not_tell_their_orbit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raster = write_raster(tmp_path / "a.tif", np.full(SHAPE, 0.1))
+    items = [rtc_item(raster, "2020-05-01", name="a"), rtc_item(raster, "2020-06-01", name="b", track=None)]
+    found = write_catalog(items, tmp_path / "catalog", title="some")
+    options = ("--region", REGION, "--years", "2020", "--relative-orbit", "14")
+    result = icemap(monkeypatch, "search", found, *options)
+    assert result.exit_code == 0, result.output
+    assert "left out 1 items of opera-s1-rtc: they do not say the orbit" in result.output
+
+
+def test_a_year_is_added_from_the_command_line(catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, start in (("old", "01-01"), ("new", "04-01")):
+        options = ("--region", REGION, "--years", "2019-2020", "--relative-orbit", "14", "--year-start", start)
+        assert icemap(monkeypatch, "search", catalog, *options, "--output", tmp_path / f"{name}.json").exit_code == 0
+    assert cube(monkeypatch, tmp_path / "old.json", tmp_path / "old.zarr", "--years", "2020").exit_code == 0
+    part = cube(monkeypatch, tmp_path / "old.json", tmp_path / "part.zarr", "--year-start", "04-01")
+    assert "of which the search left out a part" in str(part.exception)
+    more = ("--reuse", str(tmp_path / "old.zarr"), "--feature", "rtc", "--tolerance-days", "60")
+    added = cube(monkeypatch, tmp_path / "new.json", tmp_path / "new.zarr", *more)
+    assert added.exit_code == 0, added.output
+    info = icemap(monkeypatch, "cube", "info", tmp_path / "new.zarr", "--json")
+    assert info.exit_code == 0, info.output
+    years = json.loads(info.output)["features"]["rtc"]["years"]
+    # of a year from April the scene of January belongs to the one before
+    assert [(one["year"], one["filled"]) for one in years] == [(2019, 1), (2020, 2)]
+
+
+def test_files_that_do_not_tell_their_orbit_are_told_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "pairs"
+    write_raster(folder / "x_20200105-20200117_VV_cc.tif", np.full(SHAPE, 0.5))
+    stated = ("--relative-orbit", "14", "--orbit-state", "descending", "--output", tmp_path / "catalog")
+    assert icemap(monkeypatch, "stac-from-files", folder, *stated).exit_code == 0
+    found = search(tmp_path / "catalog" / "catalog.json", (14.99, 78.3, 15.01, 78.4), 2020, relative_orbit=14)
+    assert [item.properties["sat:orbit_state"] for item in found] == ["descending"]
+    opera = folder / "OPERA_L2_RTC-S1_T137-292318-IW1_20200105T010101Z_20200106T010101Z_S1A_30_v1.0_VV.tif"
+    write_raster(opera, np.full(SHAPE, 0.1))
+    wrong = icemap(monkeypatch, "stac-from-files", folder, *stated[:2], "--output", tmp_path / "other")
+    assert "says sat:relative_orbit 137, not 14" in str(wrong.exception)
+    assert not (tmp_path / "other").exists()

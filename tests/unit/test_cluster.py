@@ -14,9 +14,9 @@ import dask
 import pytest
 from distributed import Client
 
-from icemap_xr.blockjob import AT_WORK
 from icemap_xr.cluster import ClusterOptions, cluster
 from icemap_xr.errors import InputError, MissingExtraError
+from icemap_xr.placing import AT_WORK
 
 
 def test_threads_need_no_cluster() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import shapely
 import xarray as xr
@@ -113,6 +114,56 @@ def test_an_earlier_inventory_keeps_its_ids_and_new_ones_never_collide():
     third = divide(frame(near), terrain(), earlier=taken.assign(geometry=taken.translate(0, 1e5)), options=OPTIONS)
     assert not set(third["glacier_id"]) & ids
     assert len(second) == 1
+
+
+def piece(x, y, side=6.0):
+    """A square that holds no centre of the pixels of 20 m, at the pixel `x` km east and `y` km north of the corner."""
+    west, south = X0 + x * 1e3 + 1, Y0 + y * 1e3 + 1
+    return shapely.box(west, south, west + side, south + side)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_remnants_without_a_pixel_keep_the_glacier_they_were_part_of(beside):
+    """`beside` a larger piece of the first glacier in the same complex, or with nothing else left of it."""
+    earlier = frame(WEST, EAST, glacier_id=["w", "e"])
+    left, right, border = piece(1.0, -1.0), piece(3.0, -1.0), piece(1.997, -2.0, side=8.0)
+    rest = [box(0.8, -2.4, 1.9, -1.4)] if beside else []
+    assert border.intersection(EAST).area > border.intersection(WEST).area > 0
+    ice = frame(left, right, border, *rest, year=[2019] * (3 + len(rest)))
+    both = gpd.GeoDataFrame(pd.concat([ice, ice.assign(year=2020)], ignore_index=True), crs=CRS)
+    got = divide(both, terrain(), earlier=earlier, options=OPTIONS).set_index(["glacier_id", "year"])
+    assert set(got["origin"]) == {"earlier"}
+    for year in (2019, 2020):
+        west = shapely.union_all([left, *rest])
+        assert got.geometry["w", year].symmetric_difference(west).area == pytest.approx(0, abs=1e-6)
+        east = shapely.union_all([right, border])
+        assert got.geometry["e", year].symmetric_difference(east).area == pytest.approx(0, abs=1e-6)
+
+
+def test_a_remnant_that_no_glacier_has_ground_in_common_with():
+    """It follows the nearest ice, and the nearest glacier where no ice has a pixel; alone it is new."""
+    earlier = frame(box(0.8, -2.4, 1.0, -0.6), box(1.02, -2.4, 1.2, -0.6), glacier_id=["w", "e"])
+    outside = piece(1.202, -1.0)
+    got = divide(frame(outside), terrain(), earlier=earlier, options=OPTIONS)
+    assert got["glacier_id"].tolist() == ["e"]
+    got = divide(frame(outside, box(1.02, -2.4, 1.2, -0.7)), terrain(), earlier=earlier, options=OPTIONS)
+    assert got["glacier_id"].tolist() == ["e"]
+    got = divide(frame(piece(3.0, -1.0)), terrain(), earlier=earlier, options=OPTIONS)
+    assert got["origin"].tolist() == ["new"]
+    assert got["area_km2"].tolist() == pytest.approx([36e-6])
+
+
+def test_new_ids_are_none_that_any_column_of_the_inventory_has():
+    """Also where the glacier itself is empty, so that nothing of it can be copied."""
+    ice = frame(box(0.3, -1.5, 0.6, -0.9))
+    alone = divide(ice, terrain(), options=OPTIONS)["glacier_id"].tolist()
+    earlier = frame(WEST, shapely.Polygon(), rgi_id=["RGI-1", "RGI-2"], subm_id=[1, 2])
+    for column in ("glims_id", "GLIMSId", "name"):
+        for values in ([alone[0], None], [None, alone[0]]):
+            got = divide(ice, terrain(), earlier=earlier.assign(**{column: values}), options=OPTIONS)
+            assert got["origin"].tolist() == ["new"]
+            assert got["glacier_id"].tolist() != alone
+    assert divide(ice, terrain(), earlier=earlier, options=OPTIONS)["glacier_id"].tolist() == alone
 
 
 def test_glaciers_that_a_run_wrote_keep_their_ids_in_the_next(tmp_path):

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from odc.geo.geobox import GeoBox
 
 from icemap_xr.elevation import read_dem
 from icemap_xr.errors import GridError, InputError
+from icemap_xr.grid import RegionGrid
 from icemap_xr.testing.fakes import small_grid
 from icemap_xr.testing.rasters import write_raster
 
@@ -59,3 +61,21 @@ def test_what_cannot_be_a_dem_of_the_region_is_refused(tmp_path):
     for name in ("d.tif", "missing.tif"):
         with pytest.raises(InputError, match=name):
             read_dem(tmp_path / name, GRID)
+
+
+def test_a_dem_that_is_flipped_or_cut_at_the_antimeridian_is_named(tmp_path):
+    values = np.ones((180, 360), np.float32)
+    with pytest.raises(GridError, match=r"not north-up, its pixels are 1 by 1: flip it"):
+        read_dem(degrees(tmp_path / "south.tif", values, Affine(1, 0, -180, 0, 1, -90)), GRID)
+    with pytest.raises(GridError, match="not north-up, its pixels are -1 by -1"):
+        read_dem(degrees(tmp_path / "east.tif", values, Affine(-1, 0, 180, 0, -1, 90)), GRID)
+    globe = degrees(tmp_path / "globe.tif", values, Affine(1, 0, -180, 0, -1, 90))
+    across = RegionGrid(GeoBox((20, 20), Affine(1000, 0, 385_000, 0, -1000, 7_950_000), "EPSG:32601"))
+    with pytest.raises(GridError, match=r"crosses the antimeridian.*gdalwarp"):
+        read_dem(globe, across)
+    pole = RegionGrid(GeoBox((20, 20), Affine(1000, 0, -10_000, 0, -1000, 10_000), "EPSG:3413"))
+    assert read_dem(globe, pole).shape == (1, 360)
+    # west of Greenwich on a raster that counts eastwards from there
+    west = RegionGrid(GeoBox((20, 20), Affine(1000, 0, 500_000, 0, -1000, 7_200_000), "EPSG:32627"))
+    with pytest.raises(InputError, match=r"beside the region.*from -180 to 180"):
+        read_dem(degrees(tmp_path / "round.tif", values, Affine(1, 0, 0, 0, -1, 90)), west)

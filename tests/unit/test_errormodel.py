@@ -10,7 +10,7 @@ import xarray as xr
 
 from icemap_xr.bootstrap import bootstrap_area
 from icemap_xr.errormodel import held_out_errors, load_block_errors
-from icemap_xr.errors import InputError
+from icemap_xr.errors import CalibrationMismatchWarning, InputError
 from icemap_xr.grid import RegionGrid
 from icemap_xr.kernels.errorfields import BlockField
 
@@ -122,3 +122,42 @@ def test_errors_are_read_from_a_file(tmp_path: Path) -> None:
     for name in ("errors.json", "none.json"):
         with pytest.raises(InputError, match="block errors"):
             load_block_errors(tmp_path / name)
+
+
+def test_errors_of_a_threshold_are_not_those_of_a_sum() -> None:
+    mapped, truth = any_region(years=2)
+    classes = mapped.copy(data=(mapped.values > 0.5).astype(float))
+    pairs = [(mapped, truth)] * 2
+    hard = held_out_errors(pairs, block=40, method="hard")
+    assert (hard["method"], hard["threshold"]) == ("hard", 0.5)
+    assert hard["errors"] == held_out_errors([(classes, truth)] * 2, block=40)["errors"]
+    soft = held_out_errors(pairs, block=40)
+    assert soft["errors"] != hard["errors"]
+    ds = mapped.clip(0, 1).to_dataset(name="calibrated")
+    options: dict[str, Any] = {"block": 40, "n": 3, "kind": "mapping"}
+    bootstrap_area(ds, block_errors=hard, method="hard", **options)
+    with pytest.raises(InputError, match="of hard areas, not soft"):
+        bootstrap_area(ds, block_errors=hard, **options)
+    old = {key: value for key, value in soft.items() if key != "method"}
+    for errors in (soft, old):  # what does not say is of soft areas, as errors were before they said
+        with pytest.raises(InputError, match="of soft areas, not hard"):
+            bootstrap_area(ds, block_errors=errors, method="hard", **options)
+    with pytest.raises(InputError, match=r"threshold 0\.5, not 0\.7"):
+        bootstrap_area(ds, block_errors=hard, method="hard", threshold=0.7, **options)
+    for wrong in ({"method": "mean"}, {"method": "hard", "threshold": 2}):
+        with pytest.raises(InputError, match=next(reversed(wrong))):
+            held_out_errors(pairs, block=40, **wrong)
+
+
+def test_errors_of_maps_that_are_filtered_otherwise_warn() -> None:
+    mapped, truth = any_region(years=2)
+    filtered = mapped.assign_attrs(temporal_filter="median of 3 years")
+    errors = held_out_errors([(filtered, truth)] * 2, block=40)
+    assert errors["map_kind"] == "median of 3 years"
+    options: dict[str, Any] = {"block": 40, "n": 3, "kind": "mapping", "block_errors": errors}
+    bootstrap_area(filtered.clip(0, 1, keep_attrs=True).to_dataset(name="calibrated"), **options)
+    with pytest.warns(CalibrationMismatchWarning, match="'single years'") as caught:
+        bootstrap_area(mapped.clip(0, 1).to_dataset(name="calibrated"), **options)
+    assert [one.filename for one in caught if one.category is CalibrationMismatchWarning] == [__file__]
+    with pytest.raises(InputError, match="several kinds"):
+        held_out_errors([(filtered, truth), (mapped, truth)], block=40)

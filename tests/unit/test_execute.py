@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -187,3 +188,18 @@ def test_a_cluster_gets_no_more_than_a_batch_at_once_and_tries_again(monkeypatch
     assert work.results == squares(sorted({*range(50)} - {4}))
     assert max(most) <= 8
     assert (work.started.count(3), work.started.count(4)) == (3, 3)
+
+
+def test_what_was_given_up_after_its_own_deadline_is_not_tried_again() -> None:
+    """A reader's tries and those of the blocks would otherwise multiply."""
+    over = ReadError("no answer within the deadline")
+    over.given_up = True
+    assert pickle.loads(pickle.dumps(over)).given_up
+    work = Work({3: 100}, over)
+    outcome = work.run(range(6))
+    assert list(outcome.lost) == [3]
+    assert outcome.lost[3].tries == 1
+    # the first failure ends the graph of all, which does not say whose it was
+    assert work.started.count(3) <= 2
+    again = Work({3: 100}, ReadError("a disk that stumbles"))
+    assert again.run(range(6)).lost[3].tries == execute.TRIES

@@ -14,15 +14,17 @@ import xarray as xr
 import zarr
 from affine import Affine
 from click.testing import CliRunner
+from geopandas.testing import assert_geodataframe_equal
 from odc.geo.geobox import GeoBox
 
-from icemap_xr.archive import archive, open_archive
+from icemap_xr.archive import archive, open_archive, read_outlines
 from icemap_xr.cli import cli
 from icemap_xr.errors import InputError, OutputExistsError
 from icemap_xr.export import export
 from icemap_xr.grid import RegionGrid
 from icemap_xr.outlines import outlines
 from icemap_xr.overviews import average, factors
+from icemap_xr.sidecars import footprint
 from icemap_xr.verify import verify
 
 
@@ -42,6 +44,22 @@ def made(tmp_path_factory):
     return ds, archive(ds, path, outlines=outlines(ds), glaciers=ice, lineage=lineage, region="North 1")
 
 
+def follow_the_multiscales_convention(tree, box):
+    """Version 1: paths lead downwards from the group to groups that exist, scales count from `derived_from`."""
+    names = {one["name"] for one in tree.attrs["zarr_conventions"]}
+    assert names == {"multiscales"}
+    layout = tree.attrs["multiscales"]["layout"]
+    assert [one["asset"] for one in layout] == ["maps", "overviews/2", "overviews/4"]
+    transforms = {None: box.transform}
+    for one in layout:
+        assert ("derived_from" in one) == (one is not layout[0])
+        (down, across), (south, east) = one["transform"]["scale"], one["transform"]["translation"]
+        step = Affine.translation(east, south) * Affine.scale(across, down)
+        transforms[one["asset"]] = transforms[one.get("derived_from")] * step
+        assert tree[one["asset"]].to_dataset().odc.geobox.transform == transforms[one["asset"]]
+    assert "multiscales" not in tree["overviews"].attrs
+
+
 def test_overviews_are_averages_and_belong_to_the_store(made):
     ds, path = made
     tree = open_archive(path)
@@ -54,8 +72,7 @@ def test_overviews_are_averages_and_belong_to_the_store(made):
         classes = np.where(np.isnan(expected), 255, expected > 0.5)
         np.testing.assert_array_equal(level["glacier_class"], classes)
         assert level.odc.geobox.transform == ds.odc.geobox.transform * Affine.scale(factor)
-    layout = tree["overviews"].attrs["multiscales"]["layout"]
-    assert [one["asset"] for one in layout] == ["maps", "overviews/2", "overviews/4"]
+    follow_the_multiscales_convention(tree, ds.odc.geobox)
     assert verify(path) == []
     raw = zarr.open_group(path, mode="r")["overviews/4/glacier_class"]
     assert raw.dtype == np.uint8
@@ -134,13 +151,18 @@ def test_the_commands(made, tmp_path):
     run = CliRunner()
     shown = run.invoke(cli, ["archive", "info", str(path)])
     assert shown.exit_code == 0, shown.output
-    for text in ("North 1", "2019, 2020", "700 x 1100", "EPSG:32633", "1:2, 1:4", "demo"):
+    for text in ("North 1", "2019, 2020", "700 x 1100", "EPSG:32633", "1:2, 1:4", "demo", "in degrees"):
         assert text in shown.output
+    west, south, east, north = footprint(RegionGrid.from_dataset(open_archive(path)["maps"].to_dataset()))[1]
+    assert f"{west:.3f}, {south:.3f}, {east:.3f}, {north:.3f}" in shown.output
     done = run.invoke(
         cli, ["archive", "export", str(path), str(tmp_path / "out"), "--format", "gpkg", "--years", "2020"]
     )
     assert done.exit_code == 0, done.output
     assert (tmp_path / "out" / "North_1_glaciers.gpkg").exists()
+    drawn = run.invoke(cli, ["outlines", str(path), "--output", str(tmp_path / "again.parquet")])
+    assert drawn.exit_code == 0, drawn.output
+    assert_geodataframe_equal(gpd.read_parquet(tmp_path / "again.parquet"), read_outlines(open_archive(path)))
     merged = ["archive", "merge", str(path), str(path), "--output", str(tmp_path / "b.zarr"), "--region", "b"]
     assert run.invoke(cli, merged).exit_code == 0
     assert open_archive(tmp_path / "b.zarr").attrs["region"] == "b"

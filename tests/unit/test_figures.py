@@ -89,6 +89,10 @@ def test_bad_input() -> None:
         figures.bootstrap_figure(areas, year=1999)
     with pytest.raises(InputError, match="1999"):
         figures.change_figure(maps("probability"), first=1999)
+    ds = maps("probability")
+    dates = (ds.year.values - 1970).astype("datetime64[Y]").astype("datetime64[ns]")
+    with pytest.raises(InputError, match="years as numbers"):
+        figures.change_figure(ds.assign_coords(year=dates))
     with pytest.raises(InputError, match="no data"):
         figures.bootstrap_figure(areas.assign(draws=areas.draws * np.nan))
     with pytest.raises(InputError, match="earlier year first"):

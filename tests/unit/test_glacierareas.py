@@ -183,6 +183,9 @@ def test_rates_of_glaciers() -> None:
         glacier_rates(areas.isel(year=[0]))
     with pytest.raises(InputError, match="level"):
         glacier_rates(areas, level=2)
+    dates = np.array(["2016", "2017", "2018"], "datetime64[ns]")
+    with pytest.raises(InputError, match="years as numbers"):  # nanoseconds would be taken for years
+        glacier_rates(areas.assign_coords(year=dates))
 
 
 def test_a_year_without_data_and_ground_off_the_map() -> None:

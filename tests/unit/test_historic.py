@@ -212,6 +212,8 @@ def test_bad_input() -> None:
         (([1990], [1, 2]), "as many"),
         (([1990, np.nan], [1, 1]), "impute_years"),
         (([1990, 1991], [1, 0]), "not positive"),
+        ((["old", "new"], [1, 1]), "give numbers"),
+        ((np.array(["1990", "1991"], "datetime64[ns]"), [1, 1]), "give numbers, years as 2016"),
     ):
         with pytest.raises(InputError, match=match):
             Inventory.of_glaciers(*wrong)
@@ -225,6 +227,15 @@ def test_bad_input() -> None:
     for draws in ([], [np.nan], [-1.0]):
         with pytest.raises(InputError):
             Inventory.of_year(2016, draws)
+    for year in (np.nan, "2016", np.datetime64("2016")):
+        with pytest.raises(InputError, match="give a calendar year"):
+            Inventory.of_year(year, [1.0])  # type: ignore[arg-type]
+    for seed in (None, -1, "a"):
+        for draw in (lambda s: resample_rate(one, one, seed=s), lambda s: recent_rate(-1, 1, seed=s)):
+            with pytest.raises(InputError, match="seed"):
+                draw(seed)
+    with pytest.raises(InputError, match="n 0"):
+        recent_rate(-1, 1, n=0)
     with pytest.raises(InputError, match="sigma"):
         Inventory.of_glaciers([1990], [1], sigma=2)
     with pytest.raises(InputError, match="no draws"):
@@ -241,5 +252,7 @@ def test_bad_input() -> None:
         select_glaciers(table, far.set_crs(None, allow_override=True), lon="lon", lat="lat")
     with pytest.raises(InputError, match="'depth'"):
         impute_years(table, "year", numeric=("depth",))
+    with pytest.raises(InputError, match="'lon' has no number"):
+        impute_years(table.assign(lon=np.nan), "year", numeric=("lon",))
     with pytest.raises(InputError, match="at least 15"):
         impute_years(table[:9], "year", numeric=("lon",))

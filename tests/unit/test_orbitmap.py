@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
@@ -10,11 +11,14 @@ import pytest
 import xarray as xr
 from shapely.geometry import box
 
+from icemap_xr import store
 from icemap_xr.errors import GridError, InputError
 from icemap_xr.orbitmap import join_orbits
+from icemap_xr.run_maps import _owners
 from icemap_xr.testing.fakes import small_grid
 
 GRID = small_grid((6, 10))
+OTHER = small_grid((7, 10))
 YEARS = [2020, 2021, 2022]
 
 
@@ -84,3 +88,34 @@ def test_what_cannot_be_joined() -> None:
         join_orbits({14: one, 174: one}, foreign)
     with pytest.raises(InputError, match="column 'relative_orbit'"):
         join_orbits({14: one, 174: one}, gpd.GeoDataFrame(geometry=[square], crs=GRID.crs))
+
+
+def test_years_that_are_added_keep_the_orbits_of_the_first_run() -> None:
+    """Each new year may change which orbit saw a pixel in most years; a pixel must not change sides for that."""
+    first = join_orbits({14: maps(0.2, slice(0, 6)), 174: maps(0.6, slice(4, 9))})
+    assert first.relative_orbit.values[0].tolist() == [14] * 6 + [174] * 3 + [0]
+    later = {14: maps(0.3, slice(0, 4), years=[2023]), 174: maps(0.7, slice(0, 10), years=[2023])}
+    alone = join_orbits(later).relative_orbit.values[0].tolist()
+    assert alone == [14] * 4 + [174] * 6
+    joined = join_orbits(later, first)
+    assert joined.relative_orbit.values[0].tolist() == [14] * 6 + [174] * 4
+    assert np.isnan(joined.probability.values[0, 0, 4:6]).all()
+    with pytest.raises(InputError, match=r"the map of orbits names \[174\]"):
+        join_orbits({14: later[14], 88: later[174]}, first)
+    with pytest.raises(GridError, match="another grid"):
+        join_orbits(
+            later, join_orbits({14: maps(0.2, slice(0, 6), grid=OTHER), 174: maps(0.6, slice(4, 9), grid=OTHER)})
+        )
+    with pytest.raises(InputError, match="no 'relative_orbit'"):
+        join_orbits(later, first.drop_vars("relative_orbit"))
+
+
+def test_the_maps_of_an_earlier_run_are_read_from_their_store(tmp_path: Path) -> None:
+    first = join_orbits({14: maps(0.2, slice(0, 6), lazy=True), 174: maps(0.6, slice(4, 9), lazy=True)})
+    store.save(first, tmp_path / "probability.zarr")
+    later = {14: maps(0.3, slice(0, 4), years=[2023]), 174: maps(0.7, slice(0, 10), years=[2023])}
+    joined = join_orbits(later, _owners(str(tmp_path / "probability.zarr")))
+    assert joined.relative_orbit.values[0].tolist() == [14] * 6 + [174] * 4
+    squares = gpd.GeoDataFrame({"relative_orbit": [14]}, geometry=[box(*GRID.geobox.boundingbox.bbox)], crs=GRID.crs)
+    squares.to_file(tmp_path / "orbits.gpkg")
+    assert (join_orbits(later, _owners(str(tmp_path / "orbits.gpkg"))).relative_orbit == 14).all()

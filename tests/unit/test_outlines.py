@@ -17,6 +17,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from icemap_xr.archive import archive
+from icemap_xr.burning import rasterize
 from icemap_xr.cli import cli
 from icemap_xr.errors import GridError, InputError, SchemaError
 from icemap_xr.glacierareas import held_out_edge_errors
@@ -86,6 +87,20 @@ def test_small_holes_are_filled_with_what_lies_in_them():
     assert all_.geometry.area.tolist() == pytest.approx((all_["area_km2"] * 1e6).tolist())
     joined = outlines(dataset(values), max_hole_km2=13e-4, connectivity=8)
     assert joined["area_km2"].tolist() == pytest.approx([45e-4])
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 9])
+@pytest.mark.parametrize("connectivity", [4, 8])
+def test_holes_without_an_observation_are_not_filled(chunk, connectivity):
+    rows = ["#########", "#..#?.#?#", "#..#..#?#", "#########", "#...#####", "#.#.#..##", "#..?#####", "#########"]
+    values = np.array([[[{"#": 0.9, ".": 0.1, "?": np.nan}[one] for one in row] for row in rows]])
+    got = outlines(dataset(values).chunk(y=chunk, x=chunk), max_hole_km2=20e-4, connectivity=connectivity)
+    ice, hole = np.isfinite(values[0]) & (values[0] > 0.5), np.zeros(values[0].shape, bool)
+    hole[1:3, 1:3] = hole[5, 5:7] = True  # the only ones that were observed everywhere
+    assert got["area_km2"].sum() == pytest.approx((ice.sum() + hole.sum()) * 1e-4)
+    assert got["mean_probability"].tolist() == pytest.approx([0.9] * len(got))
+    burnt = rasterize(got.geometry, ice.shape, transform=dataset(values).odc.geobox.transform).astype(bool)
+    np.testing.assert_array_equal(burnt, ice | hole)
 
 
 def test_simplifying_reports_the_change_and_keeps_neighbours_together():
@@ -161,6 +176,48 @@ def test_intervals_come_from_the_length_of_the_edge():
     yearly = outlines(ds, edge_errors=HARD | {"year_effect_m": [-15.0, 15.0]})
     assert yearly["mapping_high_km2"][0] - plain["area_km2"][0] == pytest.approx(15 * edge / 1e6)
     assert len(outlines(ds * 0, edge_errors=HARD)) == 0
+
+
+def test_intervals_take_in_errors_inside_the_ice():
+    """Of ice farther from the edge than the errors of the edge reach, by independent pieces of a block."""
+    ds = dataset([disc(40), disc(40)])
+    inner = outlines(ds).geometry[0].buffer(-100, join_style="mitre").area / 1e6
+    near = HARD | {"near_m": 100.0, "block": "100m"}
+    lakes = outlines(ds, edge_errors=near | {"inside_errors": [0.1]})
+    area = lakes["area_km2"][0]
+    assert 0.4 * area < inner < 0.5 * area
+    assert lakes["mapping_high_km2"].tolist() == pytest.approx([area - 0.1 * inner] * 2)
+    some = outlines(ds, edge_errors=near | {"inside_errors": [0.0, 0.2]})
+    half = (some["mapping_high_km2"] - some["mapping_low_km2"])[0] / 2
+    assert half == pytest.approx(1.96 * 0.1 * inner / np.sqrt(np.ceil(inner / 0.01)), rel=0.15)
+    far = outlines(ds, edge_errors=near | {"inside_errors": [0.0, 0.2], "inside_range_m": 1000.0})
+    assert far["mapping_low_km2"][0] == pytest.approx(area - 0.2 * inner)
+    shared = outlines(ds, edge_errors=near | {"inside_region_effect": [-0.1, 0.1]})
+    assert shared["mapping_low_km2"][0] == pytest.approx(area - 0.1 * inner)
+    # what is missed beside glaciers is ground of no outline
+    missed = outlines(ds, edge_errors=near | {"away_errors": [-0.5]})
+    assert missed["mapping_low_km2"].tolist() == pytest.approx([area] * 2)
+
+
+def test_lakes_that_a_model_takes_for_ice_are_in_the_intervals_of_its_outlines():
+    """The edge is exact, and a sixth of the ground deep inside the ice is none."""
+
+    def region(seed):
+        rng = np.random.default_rng(seed)
+        mapped, truth = disc(50), disc(50)
+        lakes = np.kron(rng.random((12, 12)) < rng.uniform(0, 0.3), np.ones((10, 10)))
+        truth[(lakes > 0) & (disc(30) > 0)] = 0
+        return dataset([mapped]).probability, dataset([truth]).probability
+
+    errors = held_out_edge_errors((region(seed) for seed in range(40)), block=100, method="hard")
+    assert np.mean(errors["inside_errors"]) == pytest.approx(0.1, abs=0.06)
+    assert np.abs(errors["errors_m"]).max() == 0
+    held = 0
+    for seed in range(100, 140):
+        mapped, truth = region(seed)
+        got = outlines(mapped.to_dataset(), edge_errors=errors)
+        held += bool(got["mapping_low_km2"][0] <= float(truth.sum()) * 1e-4 <= got["mapping_high_km2"][0])
+    assert 36 <= held <= 40
 
 
 def test_a_lower_bound_is_no_negative_area():

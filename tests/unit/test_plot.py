@@ -49,6 +49,16 @@ def test_a_map_has_scale_bar_crs_title_and_outlines():
     assert len(lines.get_segments()) == 2  # exterior and hole of the chosen year only
 
 
+def test_outlines_in_another_crs_lie_where_they_are_on_the_ground():
+    ds = dataset()
+    drawn = []
+    for shapes in (outlines(ds), outlines(ds).to_crs("EPSG:4326")):
+        (lines,) = (one for one in plot(ds, outlines=shapes).collections if isinstance(one, LineCollection))
+        drawn.append(lines.get_segments())
+    for one, other in zip(*drawn, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
+
+
 def test_a_map_is_drawn_in_given_axes_over_a_background():
     ds = dataset()
     ax = Figure().subplots()

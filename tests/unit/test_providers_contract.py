@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import pystac
 import pytest
 import yaml
 
-from icemap_xr.catalog import _complete
+from icemap_xr import catalog
+from icemap_xr.catalog import _complete, search
 from icemap_xr.errors import AccessError, AssetMissingError, NotGeocodedError
 from icemap_xr.footprints import Area, footprint
 from icemap_xr.providers import Provider, known_providers, load_provider
 from icemap_xr.scenes import scenes_from_items
+from icemap_xr.testing import servers
 
 #: profile, collection, recorded item below data/stac, polarisations it offers; None where no item is recorded
 ITEMS = {
@@ -36,6 +39,12 @@ COLLECTIONS = {
     ),
     ("copernicus-dataspace", "sentinel-1-grd"): "items_real/cdse/sentinel-1-grd-collection.json",
     ("creodias", "sentinel-1-grd"): "items_real/cdse/sentinel-1-grd-collection.json",
+}
+#: recorded landing page of the catalogue
+LANDINGS = {
+    "copernicus-dataspace": "cdse_recorded/stac.dataspace.copernicus.eu/v1/index.json",
+    "creodias": "cdse_recorded/stac.dataspace.copernicus.eu/v1/index.json",
+    "planetary-computer": "pystac_client_data/planetary-computer-root.json",
 }
 EARTH_SEARCH = "pystac_client_cassettes/test_cli/TestCLICollections.test_collections[inprocess].yaml"
 
@@ -60,7 +69,7 @@ def test_a_recorded_item_is_understood(data: Path, name: str, collection: str) -
     assert _complete(item) is None
     assert mine.polarisations(item) == found[1]
     for polarisation in found[1]:
-        provider.access.check(mine.asset(item, polarisation).href, local=False, what="it")
+        provider.access.check(item.assets[mine.asset_key(item, polarisation)].href, local=False, what="it")
     assert item.properties["platform"] in {"sentinel-1a", "sentinel-1d"}
     assert item.properties["sat:relative_orbit"] > 0
     assert item.properties["sat:absolute_orbit"] > 0
@@ -154,3 +163,46 @@ def test_network_profiles_never_open_local_files_or_strange_hosts(name: str) -> 
         for local in (True, False):
             with pytest.raises(AccessError):
                 access.check(href, local=local, what="it")
+
+
+@pytest.mark.parametrize("name", list(LANDINGS))
+def test_a_search_goes_through_the_recorded_landing_page_to_the_recorded_items(
+    data: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real pages and items, served as they are but for the host of their links."""
+    provider = load_provider(name)
+    landing = (data / "stac" / LANDINGS[name]).read_text()
+    base = next(link["href"] for link in json.loads(landing)["links"] if link["rel"] == "self").rstrip("/")
+    items = []
+    for (profile, collection), found in ITEMS.items():
+        if profile == name and found is not None:
+            items.append(json.loads((data / "stac" / found[0]).read_text()) | {"collection": collection})
+    asked: list[tuple[str, Any]] = []
+
+    class Recorded(servers.Handler):
+        def answer(self) -> None:
+            body = json.loads(self.body() or b"null")
+            asked.append((f"{self.command} {self.path.split('?')[0]}", body))
+            found = {"type": "FeatureCollection", "features": items, "links": []}
+            content = landing.replace(base, address) if self.path.strip("/") == "" else json.dumps(found)
+            self.send(200, content.encode(), {"Content-Type": "application/json"})
+
+    with servers.serve(Recorded) as address:
+        here = {name: replace(provider, url=address)}
+        monkeypatch.setattr(catalog, "known_providers", lambda: here)
+        for one in items:
+            day = str(one["properties"].get("datetime") or one["properties"]["start_datetime"])
+            wanted = {source.feature for source in provider.sources if source.collection == one["collection"]}
+            result = search(name, tuple(one["bbox"]), int(day[:4]), features=sorted(wanted))
+            assert [item.id for item in result] == [one["id"]]
+            # addresses come out unsigned, and where they were
+            href = one["assets"]["vv"]["href"]
+            assert result[0].assets["vv"].href == href
+            track = result[0].properties["sat:relative_orbit"]
+            assert len(search(name, tuple(one["bbox"]), int(day[:4]), relative_orbit=track)) >= 1
+    # filters go where they are known, and the way of asking is one that is offered
+    offered = {link.get("method") or "GET" for link in json.loads(landing)["links"] if link["rel"] == "search"}
+    searches = [(where, body) for where, body in asked if where.endswith("/search")]
+    assert {where.split()[0] for where, _ in searches} == ({"POST"} if "POST" in offered else {"GET"})
+    conforms = any("item-search#query" in uri for uri in json.loads(landing)["conformsTo"])
+    assert any("query" in (body or {}) for _, body in searches) == (conforms and "POST" in offered)

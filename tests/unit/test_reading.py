@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
 
 from icemap_xr import loopback
 from icemap_xr.errors import InputError, ReadError
@@ -157,6 +159,13 @@ def test_what_cannot_be_linear_power_is_refused(tmp_path: Path, values: list[flo
         to_units(np.array([values], np.float32), one)
 
 
+def test_digital_numbers_are_no_power(tmp_path: Path) -> None:
+    one = scene(write_raster(tmp_path / "a.tif", POWER))
+    numbers = np.random.default_rng(4).integers(20, 900, (40, 40)).astype(np.float32)
+    with pytest.raises(InputError, match=r"'a' has a power of .*nearly all above 1.*digital numbers"):
+        to_units(numbers, one)
+
+
 def test_linear_power_that_is_declared_to_be_db_is_refused(tmp_path: Path) -> None:
     one = Scene(**(scene(write_raster(tmp_path / "a.tif", POWER)).__dict__ | {"values": "dB"}))
     linear = np.random.default_rng(3).lognormal(-3, 1, (40, 40)).astype(np.float32)
@@ -174,3 +183,57 @@ def test_nodata_of_zero_and_of_nan_are_the_same(tmp_path: Path, loader: Any) -> 
     found = [read_block(scene(path), GRID.geobox, loader) for path in (zero, nan)]
     np.testing.assert_array_equal(found[0], found[1])
     assert np.isnan(found[0]).sum() == holes.sum()
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("kind", ["mask", "alpha"])
+def test_what_only_a_mask_hides_is_not_read_as_data(tmp_path: Path, loader: Any, kind: str) -> None:
+    hidden = np.zeros(SHAPE, bool)
+    hidden[:, :5] = True
+    path = write_raster(tmp_path / "a.tif", np.where(hidden, 0, POWER), nodata=None)
+    if kind == "mask":
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as out:
+            out.write_mask(~hidden)
+    else:
+        with rasterio.open(path) as src:
+            profile = src.profile | {"count": 2}
+        with rasterio.open(path, "w", **profile) as out:
+            out.colorinterp = [ColorInterp.gray, ColorInterp.alpha]
+            out.write(np.stack([np.where(hidden, 0, POWER), np.where(hidden, 0, 255)]).astype(np.float32))
+    one = scene(path)
+    one.items[0]["assets"]["HH"].pop("raster:bands")
+    with pytest.raises(InputError, match=r"'a' at .*has a mask and no nodata value"):
+        read_block(one, GRID.geobox, loader)
+    named = Scene(**(one.__dict__ | {"nodata": 0.0}))
+    # stackstac heeds no nodata but the raster's own
+    assert np.isnan(read_block(named, GRID.geobox))[hidden].all()
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("who", ["header", "item", "asset"])
+def test_scaled_values_are_not_taken_for_the_real_ones(tmp_path: Path, loader: Any, who: str) -> None:
+    path = write_raster(tmp_path / "a.tif", in_db(POWER) * 10)
+    one = Scene(**(scene(path).__dict__ | {"values": "dB"}))
+    asset = one.items[0]["assets"]["HH"]
+    if who == "header":
+        with rasterio.open(path, "r+") as out:
+            out.scales = [0.1]
+    elif who == "item":
+        asset["raster:bands"][0]["scale"] = 0.1
+    else:
+        asset["raster:scale"] = 0.1
+    with pytest.raises(InputError, match=r"'a' at .*scaled values .scale 0.1, offset 0.*gdal_translate -unscale"):
+        read_block(one, GRID.geobox, loader)
+
+
+def test_a_fill_value_of_db_that_nobody_declares_is_no_observation(tmp_path: Path) -> None:
+    one = Scene(**(scene(write_raster(tmp_path / "a.tif", POWER)).__dict__ | {"values": "dB"}))
+    with pytest.raises(InputError, match="'a' has values down to -9999 dB: that is a fill value"):
+        to_units(np.array([-12, -9999, -8], np.float32), one)
+
+
+def test_stackstac_does_not_pass_over_a_nodata_value_that_only_the_item_tells(tmp_path: Path) -> None:
+    one = scene(write_raster(tmp_path / "a.tif", POWER, nodata=None))
+    one.items[0]["assets"]["HH"]["raster:bands"] = [{"nodata": 0}]
+    with pytest.raises(InputError, match="loader='stackstac' reads neither"):
+        read_block(one, GRID.geobox, "stackstac")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pyogrio
 import pytest
 
 from icemap_xr.errors import InputError
@@ -15,8 +17,13 @@ from icemap_xr.testing.commands import Result
 
 
 def test_areas_add_up_to_the_inventory() -> None:
-    assert sum(RGI_KM2.values()) == 705_738  # 705,739 before each was rounded
+    assert sum(RGI_KM2.values()) == 706_744
     assert [name[:2] for name in RGI_KM2] == [f"{number:02d}" for number in range(1, 20)]
+
+
+def test_svalbard_is_the_sum_of_its_inventoried_glaciers(data: Path) -> None:
+    table = pyogrio.read_dataframe(data / "svalbard" / "rgi7_svalbard_attributes.dbf", read_geometry=False)
+    assert RGI_KM2["07 Svalbard and Jan Mayen"] == round(table["area_km2"].sum())
 
 
 def test_svalbard_by_hand() -> None:
@@ -73,7 +80,7 @@ def test_the_command_prints_numbers_and_assumptions(icemap: Callable[..., Result
     assert done.code == 0, done.err
     assert "07 Svalbard" in done.out
     assert "67,9" in done.out
-    assert "2 times the glacier area of RGI 6.0" in done.out
+    assert "2 times the glacier area of RGI 7.0" in done.out
     refused = icemap("plan", "atlantis", "--years", "2020")
     assert refused.code == 1
     assert "names 0 of the regions" in refused.err

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import shapely
 from geopandas.testing import assert_geodataframe_equal
 
 from icemap_xr.archive import archive, open_archive, read_glaciers, read_outlines
-from icemap_xr.errors import GridError, InputError
+from icemap_xr.errors import GridError, InputError, SchemaError
 from icemap_xr.outlines import outlines
 from icemap_xr.regions import merge, subset
 from icemap_xr.testing.archives import SIDE, X0, Y0, Halve, calibrated, glaciers, maps, tables
@@ -67,6 +68,21 @@ def test_a_fixed_map_decides_who_owns_the_ground(tmp_path):
     np.testing.assert_array_equal(got[:, 35:], other[:, 35:])
     with pytest.raises(InputError, match="none of the regions"):
         merge(paths, tmp_path / "c.zarr", region="c", owners=owners.assign(region="north"))
+
+
+@pytest.mark.parametrize("overlap", ["first", "mean"])
+def test_archives_of_one_region_keep_its_ground_between_them(tmp_path, overlap):
+    """Two parts of a region, both under its name, and a neighbour that mapped all of it too and comes first."""
+    left, right = maps([2019]), maps([2019, 2020], column=30, row=5, seed=2)
+    paths = [archive(maps([2019], seed=5, shape=(35, 70)), tmp_path / "n.zarr", region="neighbour")]
+    paths += [archive(ds, tmp_path / f"{name}.zarr", region="here") for name, ds in (("l", left), ("r", right))]
+    everything = shapely.box(X0 - 50, Y0 - 900, X0 + 900, Y0 + 50)
+    owners = gpd.GeoDataFrame({"region": ["here"]}, geometry=[everything], crs="EPSG:32633")
+    got = merge(paths, tmp_path / "z.zarr", region="z", overlap=overlap, owners=owners)
+    one, other = whole(left["probability"].values, right["probability"].values)
+    mean = np.where(np.isnan(one), other, np.where(np.isnan(other), one, (one + other) / 2))
+    expected = np.where(np.isnan(one), other, one) if overlap == "first" else mean
+    np.testing.assert_allclose(open_archive(got)["maps/probability"][0], expected, rtol=1e-6)
 
 
 def test_overlapping_and_invalid_owners_and_names_that_lead_elsewhere(tmp_path):
@@ -130,6 +146,49 @@ def test_parts_by_year_box_and_glacier(old):
         subset(tree, glacier="c")
     with pytest.raises(InputError, match="beside"):
         subset(tree, bbox=(0.0, 0.0, 1.0, 1.0))
+
+
+def test_columns_of_many_types_make_the_round_trip(tmp_path):
+    made = glaciers([2019]).assign(
+        debris=[True, False],
+        surging=pd.array([True, None], dtype="boolean"),
+        rank=pd.array([2**40, None], dtype="Int64"),
+        code=np.array([1, 2], np.uint8),
+        slope=np.array([1.5, np.nan], np.float32),
+        name=pd.array(["Ä", None], dtype="string"),
+        note=np.array([None, "see map"], object),
+        seen=pd.to_datetime(["2019-08-01", None]).to_numpy("datetime64[ns]"),
+    )
+    path = archive(maps([2019]), tmp_path / "a.zarr", glaciers=made)
+    got = read_glaciers(open_archive(path))
+    assert_geodataframe_equal(got, made[list(got.columns)])
+    assert_geodataframe_equal(gpd.read_parquet(path.with_suffix(".glaciers.parquet"))[list(got.columns)], got)
+
+
+@pytest.mark.parametrize("name", ["x", "y", "node_count", "spatial_ref", "part_node_count", "interior_ring", "outline"])
+def test_columns_with_names_of_the_geometries_are_refused(tmp_path, name):
+    with pytest.raises(SchemaError, match=rf"column '{name}'.*rename"):
+        archive(maps([2019]), tmp_path / "a.zarr", glaciers=glaciers([2019]).assign(**{name: 1}))
+    assert not (tmp_path / "a.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Categorical(["a", "b"]),
+        pd.to_datetime(["2019-08-01", "2019-08-02"], utc=True),
+        np.array([1, "a"], object),
+        np.array([[1], [2, 3]], object),
+        np.array([1j, 2]),
+        gpd.GeoSeries.from_xy([0, 1], [0, 1]),
+        pd.array([2**60, None], dtype="Int64"),
+    ],
+    ids=lambda column: str(column.dtype),
+)
+def test_columns_that_would_not_come_back_are_refused(tmp_path, column):
+    with pytest.raises(SchemaError, match=r"'odd' of glaciers has .*astype"):
+        archive(maps([2019]), tmp_path / "a.zarr", glaciers=glaciers([2019]).assign(odd=column))
+    assert not (tmp_path / "a.zarr").exists()
 
 
 def test_nullable_columns_of_glaciers_make_the_round_trip(tmp_path):

@@ -1,6 +1,7 @@
 """What a run does with its area section: filter first, then calibrate; given tiles, errors and kinds of area."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import xarray as xr
 
 from icemap_xr import run
 from icemap_xr.bootstrap import bootstrap_area
-from icemap_xr.config import RunConfig, parse_config
+from icemap_xr.config import OutlinesSection, RunConfig, parse_config
 from icemap_xr.errors import CalibrationMismatchWarning, ConfigError
 from icemap_xr.grid import RegionGrid
 
@@ -53,6 +54,19 @@ def test_maps_are_filtered_before_they_are_calibrated(tmp_path: Path) -> None:
         run._calibrated(run._filtered(maps(), none), none, MODEL)
     slow = config(filter="hmm", filter_stay=0.8)
     assert "stay 0.8" in run._filtered(maps(), slow).probability.attrs["temporal_filter"]
+
+
+def test_outlines_get_the_edge_errors_of_the_model_where_they_hold(tmp_path: Path) -> None:
+    own = {"errors_m": [1.0], "segment_m": 100.0, "method": "hard", "threshold": 0.5}
+    model: Any = SimpleNamespace(bundle=SimpleNamespace(edge_errors=own))
+    assert run._outline_options(config(), model)["edge_errors"] == own
+    assert run._outline_options(config(), MODEL)["edge_errors"] is None
+    assert run._outline_options(config(filter="median"), model)["edge_errors"] is None
+    other = replace(config(), outlines=OutlinesSection(threshold=0.4))
+    assert run._outline_options(other, model)["edge_errors"] is None
+    (tmp_path / "edges.json").write_text(json.dumps(own | {"errors_m": [2.0]}))
+    given = replace(config(), outlines=OutlinesSection(edge_errors=str(tmp_path / "edges.json")))
+    assert run._outline_options(given, model)["edge_errors"]["errors_m"] == [2.0]
 
 
 def test_tiles_bounds_and_kinds_of_area(tmp_path: Path) -> None:

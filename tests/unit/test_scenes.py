@@ -11,7 +11,7 @@ import pytest
 
 from icemap_xr.errors import AssetMissingError, InputError
 from icemap_xr.providers import Source, load_provider
-from icemap_xr.scenes import Scene, one_orbit, scenes_from_items
+from icemap_xr.scenes import Scene, one_orbit, scenes_from_items, single_scenes
 from icemap_xr.testing.rasters import pair_item, rtc_item, write_raster
 
 SOURCES = load_provider("local").sources
@@ -157,3 +157,51 @@ def test_features_of_two_orbits_make_no_cube(raster: Path, tmp_path: Path) -> No
     assert one_orbit({"insar": pairs[14], "rtc": rtc}) == (14, "descending")
     with pytest.raises(InputError, match=r"several relative orbits \(rtc 14, insar 174\)"):
         one_orbit({"rtc": rtc, "insar": pairs[174]})
+
+
+def test_slices_of_one_pass_come_in_one_form(raster: Path) -> None:
+    """Only the first says how a scene is read: the amplitude of the other would be taken for power."""
+    power, amplitude = (f"hyp3-rtc-gamma0-{form}" for form in ("power", "amplitude"))
+    one = rtc_item(raster, "2020-05-01T06:00:00", orbit=100, collection=power, name="one")
+    other = rtc_item(raster, "2020-05-01T06:00:25", orbit=100, collection=amplitude, name="other")
+    with pytest.raises(
+        InputError, match=r"'one' and 'other' are of one pass and differ in values \(power, amplitude\)"
+    ):
+        scenes([one, other])
+    other = rtc_item(raster, "2020-05-01T06:00:25", orbit=100, collection="hyp3-rtc-sigma0-power", name="other")
+    with pytest.raises(InputError, match="radiometries gamma0, sigma0"):
+        scenes([one, other])
+
+
+def test_an_orbit_that_sees_a_place_twice_is_not_one_scene(raster: Path) -> None:
+    """Near 80 N on its way up and, half an hour later, on its way down."""
+    items = [
+        rtc_item(raster, f"2020-05-01T06:{minute}:00", orbit=100, state=state, name=state)
+        for minute, state in (("00", "ascending"), ("25", "descending"))
+    ]
+    with pytest.raises(InputError, match="directions ascending, descending"):
+        scenes(items)
+    assert [one.orbit_state for one in single_scenes(items, SOURCES, "rtc")] == ["ascending", "descending"]
+
+
+def test_a_polarisation_that_nothing_tells_is_not_made_up(raster: Path, tmp_path: Path) -> None:
+    unknown = pair_item(raster, "2020-05-01", "2020-05-13")
+    assert [one.polarisation for one in scenes([unknown], "insar")] == [""]
+    assert [one.polarisation for one in scenes([unknown], "insar", polarisation="VV")] == ["VV"]
+    told = pair_item(write_raster(tmp_path / "b.tif", np.ones((4, 4))), "2020-05-13", "2020-05-25")
+    told.properties["sar:polarizations"] = ["VH"]
+    with pytest.raises(InputError, match=r"no polarisation is in every item .found VH, unknown"):
+        scenes([unknown, told], "insar")
+    # one asset stands for all polarisations, and this one is of another
+    with pytest.raises(AssetMissingError, match="item 'b' is of VH, not VV"):
+        scenes([unknown, told], "insar", polarisation="VV")
+
+
+def test_products_of_two_makers_are_not_one_series(raster: Path) -> None:
+    items = [
+        rtc_item(raster, "2020-05-01", orbit=100, name="opera"),
+        rtc_item(raster, "2020-05-13", orbit=275, collection="hyp3-rtc-gamma0-power", name="hyp3"),
+    ]
+    items[1].properties["icemap:processing"] = "HyP3 RTC30, no speckle filter"
+    with pytest.raises(InputError, match="mixes products processed as HyP3 RTC30, no speckle filter, something else"):
+        scenes(items)

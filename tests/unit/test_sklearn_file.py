@@ -163,3 +163,35 @@ def test_what_is_no_regression_is_refused(tmp_path: Path) -> None:
     pickle.dump(np.zeros(2_000_000), big)
     with pytest.raises(InputError, match="more than"):
         read_kernel_ridge(written(tmp_path, big.getvalue()))
+
+
+def doubled(times: int = 60) -> bytes:
+    """A tuple of two tuples of two ...: small in the file, and for ever to hash or to print."""
+    made = b"\x80\x04)\x94"
+    for i in range(times):
+        made += b"0h" + bytes([i]) + b"h" + bytes([i]) + b"\x86\x94"
+    return made
+
+
+RIDGE = b"\x8c\x14sklearn.kernel_ridge\x8c\x0bKernelRidge\x93)\x81"
+
+
+def test_nested_tuples_do_not_hang_the_reader(tmp_path: Path) -> None:
+    for content in (doubled() + b"0}h\x3cNs.", doubled() + b"0(h\x3cNd."):
+        with pytest.raises(UnsafeFileError, match="keys that are no text"):
+            read_kernel_ridge(written(tmp_path, content))
+    for key in (b"kernel", b"gamma"):
+        state = b"}(\x8c\x06kernel\x8c\x09laplacian\x8c" + bytes([len(key)]) + key + b"h\x3cub."
+        with pytest.raises(InputError, match="tuple"):
+            read_kernel_ridge(written(tmp_path, doubled() + b"0" + RIDGE + state))
+    shape = b"\x8c\x06X_fit_\x8c\x16numpy._core.multiarray\x8c\x0c_reconstruct\x93)R(K\x01h\x3cNNNtb"
+    state = b"}(\x8c\x06kernel\x8c\x09laplacian\x8c\x05gammaN" + shape + b"ub."
+    with pytest.raises(InputError):
+        read_kernel_ridge(written(tmp_path, doubled() + b"0" + RIDGE + state))
+
+
+def test_a_gamma_beyond_floats_is_another_regression(tmp_path: Path) -> None:
+    huge = b"\x8c\x05gamma\x8b" + struct.pack("<i", 2000) + b"\x01" * 2000
+    state = b"}(\x8c\x06kernel\x8c\x09laplacian" + huge + b"ub."
+    with pytest.raises(InputError, match="gamma"):
+        read_kernel_ridge(written(tmp_path, b"\x80\x04" + RIDGE + state))

@@ -94,6 +94,7 @@ def test_bad_input() -> None:
         ({"alternative": "fewer"}, "alternative"),
         ({"n": 0}, "n 0"),
         ({"level": 1}, "level"),
+        ({"seed": None}, "seed None"),
     ):
         with pytest.raises(InputError, match=match):
             compare_groups(values, group, **wrong)
@@ -103,3 +104,16 @@ def test_bad_input() -> None:
         compare_groups(values, group + 1)
     with pytest.raises(InputError, match="one of each"):
         compare_groups(values, group[1:])
+
+
+@pytest.mark.parametrize(("first", "second", "decimals"), [(130, 240, 9), (131, 241, 9), (150, 300, 0)])
+def test_effects_of_many_glaciers_equal_those_of_all_pairs(first: int, second: int, decimals: int) -> None:
+    """Also with ties; an even number of pairs has two middle ones, of which the lower is taken."""
+    rng = np.random.default_rng(first)
+    a, b = (rng.normal(0.3, 2, first).round(decimals), rng.normal(0, 1, second).round(decimals))
+    found = compare_groups(np.concatenate([a, b]), np.repeat([1, 0], [first, second]), n=20)
+    pairs = np.sort((a[:, None] - b).ravel())
+    middle = pairs[(pairs.size - 1) // 2]
+    assert float(found.median_difference) == pytest.approx(middle, abs=1e-9)
+    assert float(found.cliffs_delta) == pytest.approx(np.mean(np.sign(pairs)), abs=1e-12)
+    assert found.attrs["effect_draws"] == 20

@@ -105,8 +105,10 @@ def test_bad_input() -> None:
         filter_years(ds, method="mean")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="filtered already"):
         filter_years(filter_years(ds))
-    with pytest.raises(InputError, match=r"0\.\.1"):
-        filter_years(ds * 100, method="hmm")
+    method: Any
+    for method in ("median", "majority", "hmm"):
+        with pytest.raises(InputError, match=r"0\.\.1"):
+            filter_years(ds * 100, method=method)
     with pytest.raises(InputError, match="different years"):
         filter_effect(ds, ds.isel(year=[0, 1]))
     with pytest.raises(InputError, match="filter first"):

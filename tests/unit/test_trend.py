@@ -109,3 +109,20 @@ def test_years_that_saw_other_ground_are_compared_with_a_warning() -> None:
         trend(areas)
     with pytest.warns(UnequalGroundWarning):
         change(areas)
+
+
+def test_a_missing_draw_does_not_hide_the_rate() -> None:
+    draws = [[1.0, 2.0, np.nan], [2.0, 3.0, 4.0]]
+    found = trend(xr.Dataset({"draws": (("year", "draw"), draws)}, coords={"year": [2000, 2001]}))
+    assert float(found.rate_km2_per_year) == pytest.approx(3.0 - 1.5)
+    np.testing.assert_array_equal(found.draws, [1, 1, np.nan])
+
+
+def test_rates_say_what_the_areas_said() -> None:
+    facts = {"interval_kind": "mapping", "calibrator": "beta", "temporal_filter": "median of 3 years", "method": "hard"}
+    ds = areas(*noisy(3)).assign_attrs(facts)
+    for found in (trend(ds), change(ds)):
+        assert {found.attrs[key] for key in ("interval_kind", "calibrator", "temporal_filter", "area_method")} == set(
+            facts.values()
+        )
+    assert trend(ds).attrs["method"] == "linear"

@@ -87,5 +87,7 @@ def test_bad_input() -> None:
     ):
         with pytest.raises(InputError, match=match):
             variogram(ds, **options)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="years as numbers"):
+        variogram(ds.assign_coords(year=np.array(["2016"] * ds.sizes["year"], "datetime64[ns]")))
     with pytest.raises(InputError, match="fewer than 10"):
         variogram(ds * np.nan)

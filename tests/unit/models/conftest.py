@@ -81,6 +81,7 @@ def bundle(architecture: Architecture) -> ModelBundle:
         note="random weights",
         calibration={"knots": [[0.0, 0.1], [1.0, 0.9]]},
         block_errors={"errors": [0.01, -0.02], "block": "640m"},
+        edge_errors={"errors_m": [5.0, -3.0], "segment_m": 200.0, "method": "hard", "threshold": 0.5},
         training={"seed": 1},
     )
 

@@ -46,6 +46,13 @@ def test_a_saved_bundle_loads_as_it_was(saved: ModelBundle, tensors: Tensors) ->
     assert all(np.array_equal(read[path], values) for path, values in tensors.items())
 
 
+def test_a_bundle_without_edge_errors_has_no_such_field(tmp_path: Path, bundle: ModelBundle, tensors: Tensors) -> None:
+    """As those that were saved before there were any."""
+    saved = replace(bundle, edge_errors=None).save(tmp_path / "plain", tensors)
+    assert "icemap:edge_errors" not in json.loads((saved.folder / DOCUMENT).read_text())
+    assert ModelBundle.load(saved.folder).edge_errors is None
+
+
 @pytest.mark.parametrize("pooling", icemapper.POOLINGS)
 def test_a_network_saved_and_loaded_gives_identical_outputs(
     tmp_path: Path, bundle: ModelBundle, windows: np.ndarray, pooling: icemapper.Pooling

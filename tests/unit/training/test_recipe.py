@@ -8,16 +8,20 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import xarray as xr
 import yaml
 
 from icemap_xr.bootstrap import bootstrap_area
 from icemap_xr.calibrate import KnotCalibrator, calibrate
 from icemap_xr.errors import ConfigError, InputError
+from icemap_xr.grid import RegionGrid
 from icemap_xr.models.bundle import ModelBundle
 from icemap_xr.models.registry import load_model
+from icemap_xr.outlines import outlines
 from icemap_xr.predict import predict
 from icemap_xr.simulate import region
 from icemap_xr.training import recipe as recipes
+from icemap_xr.training import regionerrors
 from icemap_xr.training.recipe import read_recipe, run_recipe
 from icemap_xr.training.sources import RESERVED_SEEDS
 
@@ -61,10 +65,40 @@ def test_a_recipe_makes_a_bundle_that_maps_calibrates_and_bounds(tmp_path: Path)
     assert np.isfinite(draws["draws"]).all()
 
 
-def test_regions_of_several_years_tell_apart_what_a_region_and_what_a_year_is_off_by(tmp_path: Path) -> None:
+def test_the_errors_of_edges_are_those_that_outlines_take(caplog: pytest.LogCaptureFixture) -> None:
+    grid = RegionGrid.from_bbox((500_000, 8_600_000, 501_280, 8_601_280), "EPSG:32633", 10, bbox_crs="EPSG:32633")
+    y, x = np.mgrid[:128, :128]
+
+    def disc(radius: float) -> xr.DataArray:
+        ice = (np.hypot(y - 63.3, x - 64.2) < radius)[None].astype(np.float32)
+        return xr.DataArray(ice, {**grid.coords(), "year": [2020]}, ("year", "y", "x"), "probability")
+
+    found = regionerrors.edge_errors([(disc(42), disc(40)), (disc(32), disc(30))])
+    assert found is not None
+    assert found["block"] == "160m"
+    assert np.mean(found["errors_m"]) == pytest.approx(20, rel=0.1)
+    shapes = outlines(disc(52).to_dataset(), edge_errors=found)
+    assert shapes["mapping_low_km2"][0] < np.pi * 0.5**2 < shapes["mapping_high_km2"][0]
+    fewer = regionerrors.compact({"errors_m": list(np.random.default_rng(0).normal(3, 9, 4001)), "block": "160m"})
+    assert len(fewer["errors_m"]) < 1001
+    assert np.mean(fewer["errors_m"]) == pytest.approx(3, abs=0.3)
+    assert np.std(fewer["errors_m"]) == pytest.approx(9, rel=0.03)
+    assert fewer["block"] == "160m"
+    tiles = [(one[0].values, two[0].values) for one, two in ((disc(42), disc(40)), (disc(0), disc(0)))]
+    assert regionerrors.edge_errors(regionerrors.tile_maps([tiles[0], tiles[1], tiles[0]], 10.0)) is not None
+    assert regionerrors.edge_errors([(disc(42), disc(40)), (disc(0), disc(0))]) is None
+    assert "without ice edge" in caplog.text
+
+
+def test_regions_of_several_years_tell_apart_what_a_region_and_what_a_year_is_off_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     errors = [{"seeds": [1004, 1005], "years": [2020, 2021], "size_km": 0.64}]
     recipe = read_recipe(write(tmp_path / "toy.yaml", data={**TOY["data"], "errors": errors}))
-    found = run_recipe(recipe, tmp_path / "out").block_errors
+    monkeypatch.setattr(regionerrors, "edge_errors", lambda pairs: {"regions": len(pairs)})
+    made = run_recipe(recipe, tmp_path / "out")
+    assert ModelBundle.load(tmp_path / "out" / "toy").edge_errors == {"regions": 2}
+    found = made.block_errors
     assert found is not None
     # drawn: two regions say little of how much regions differ
     assert len(found["region_effect"]) > 2
