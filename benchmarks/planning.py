@@ -99,7 +99,8 @@ def send(maps: Any, found: dict[str, Any]) -> None:
     """Send a graph to a scheduler in this process, and wait until it holds every task."""
     from distributed import Client, LocalCluster
 
-    with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster, Client(cluster) as client:
+    options = {"n_workers": 0, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
         futures = client.persist(maps)
         while len(cluster.scheduler.tasks) < maps.npartitions:
             time.sleep(0.05)
