@@ -29,6 +29,22 @@ from icemap_xr.web import Patience
 
 OnError = Literal["raise", "hole"]
 
+#: a reader heeds attributes of a Zarr convention only where it is named (github.com/zarr-conventions)
+_PROJ = {
+    "name": "proj:",
+    "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
+    "schema_url": "https://raw.githubusercontent.com/zarr-experimental/geo-proj/refs/tags/v1/schema.json",
+    "spec_url": "https://github.com/zarr-experimental/geo-proj/blob/v1/README.md",
+    "description": "Coordinate reference system information for geospatial data",
+}
+_SPATIAL = {
+    "name": "spatial",
+    "uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
+    "schema_url": "https://raw.githubusercontent.com/zarr-conventions/spatial/refs/tags/v1/schema.json",
+    "spec_url": "https://github.com/zarr-conventions/spatial/blob/v1/README.md",
+    "description": "Spatial coordinate information",
+}
+
 
 def build_cube(
     items: pystac.ItemCollection,
@@ -233,8 +249,13 @@ def _grid_plan(grid: RegionGrid) -> dict[str, Any]:
 
 def _grid_attrs(grid: RegionGrid) -> dict[str, Any]:
     """Return the grid in the terms of the Zarr conventions ``proj`` and ``spatial``, beside CF's `spatial_ref`."""
+    crs = grid.geobox.crs
+    assert crs is not None
+    # a CRS without an authority has no code
+    place = {"proj:code": f"EPSG:{crs.epsg}"} if crs.epsg else {"proj:wkt2": crs.to_wkt()}
     return {
-        "proj:code": grid.crs,
+        "zarr_conventions": [_PROJ, _SPATIAL],
+        **place,
         "spatial:dimensions": [schema.Y, schema.X],
         "spatial:shape": list(grid.shape),
         "spatial:transform": list(grid.geobox.transform)[:6],

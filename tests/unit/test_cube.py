@@ -290,7 +290,9 @@ def test_slices_and_grid_are_told(items: pystac.ItemCollection, tmp_path: Path) 
         item.properties["s1:slice_number"] = str(number)
     ds = build_cube(items, GRID, tmp_path / "cube.zarr", **OPTIONS)
     assert ds.rtc_slice.values.tolist() == ["0", "1", "2", "3"]
-    assert ds.attrs["proj:code"] == GRID.crs
+    assert ds.attrs["proj:code"] == "EPSG:32633"
+    # a reader looks for the conventions that are named
+    assert [one["name"] for one in ds.attrs["zarr_conventions"]] == ["proj:", "spatial"]
     assert ds.attrs["spatial:shape"] == list(SHAPE)
     assert ds.attrs["spatial:transform"] == list(GRID.geobox.transform)[:6]
     assert ds.attrs["spatial:bbox"] == list(GRID.geobox.boundingbox.bbox)
@@ -349,40 +351,6 @@ def test_holes_are_filled_by_reading_only_them(items: pystac.ItemCollection, tmp
     np.testing.assert_allclose(whole.rtc, 10 * np.log10(np.stack([power(i) for i in range(4)])), atol=0.003)
 
 
-def test_of_a_scene_that_was_processed_again_the_newest_is_read(tmp_path: Path) -> None:
-    """Items need not come from a search: two catalogues put together, or a list of one's own."""
-    names = [f"OPERA_L2_RTC-S1_x_20200501T060000Z_{when}T060000Z_S1A" for when in ("20200601", "20230601")]
-    items = [
-        rtc_item(write_raster(tmp_path / f"{n}.tif", power(n)), "2020-05-01T06:00:00", orbit=100, name=name)
-        for n, name in enumerate(names)
-    ]
-    ds = build_cube(pystac.ItemCollection(items), GRID, tmp_path / "cube.zarr", **OPTIONS)
-    assert ds.rtc_item.values.tolist() == [names[1]]
-    np.testing.assert_allclose(ds.rtc[0], 10 * np.log10(power(1)), atol=0.003)
-    (dropped,) = store.read_manifest(tmp_path / "cube.zarr")["dropped"]
-    assert (dropped["kept"], dropped["dropped"]) == (names[1], names[0])
-
-
-def test_pairs_of_which_nothing_is_told_are_described(tmp_path: Path) -> None:
-    from icemap_xr.cube_report import cube_info
-
-    values = np.full(SHAPE, 0.5)
-    values[:, :13] = 0
-    for number, nodata in enumerate((None, 0.0)):
-        raster = write_raster(tmp_path / f"p{number}.tif", values, nodata=nodata)
-        found = pystac.ItemCollection([pair_item(raster, "2020-05-01", "2020-05-13")])
-        ds = build_cube(found, GRID, tmp_path / f"{number}.zarr", **OPTIONS)
-        assert "polarisation" not in ds.insar.attrs
-        info = cube_info(tmp_path / f"{number}.zarr")
-        told = info["features"]["insar"]
-        assert (told["platforms"], told["polarisation"]) == ([], "")
-        assert info["grid"]["crs"] == "EPSG:32633"
-        # zeros that nobody declared count as observed, which is said
-        assert told["floor_share"] == pytest.approx(0.5 if nodata is None else 0)
-        notes = [note for note in info["notes"] if "is zero, the first is 'p0'" in note]
-        assert len(notes) == (nodata is None)
-
-
 def test_what_an_item_tells_of_nodata_is_part_of_what_is_reused(
     items: pystac.ItemCollection, tmp_path: Path, reads: list[str]
 ) -> None:
@@ -391,15 +359,6 @@ def test_what_an_item_tells_of_nodata_is_part_of_what_is_reused(
     reads.clear()
     build_cube(items, GRID, tmp_path / "new.zarr", reuse=tmp_path / "old.zarr", **OPTIONS)
     assert set(reads) == {"rtc1"}
-
-
-def test_a_value_that_no_code_can_hold_is_an_error_that_names_the_item(tmp_path: Path) -> None:
-    values = power(0)
-    values[5, 5] = 1e38
-    values[6, 6] = 1e17
-    found = pystac.ItemCollection([rtc_item(write_raster(tmp_path / "x.tif", values), "2020-05-01", orbit=100)])
-    with pytest.raises(InputError, match=r"item 'x': value \d+ does not fit in steps of 0.005"):
-        build_cube(found, GRID, tmp_path / "cube.zarr", **OPTIONS)
 
 
 def test_a_year_of_which_only_a_part_was_searched_is_refused(items: pystac.ItemCollection, tmp_path: Path) -> None:
