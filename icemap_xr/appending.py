@@ -44,6 +44,8 @@ _KIND_OF_AREAS = {
     "estimator",
     "area_kind",
     "calibrated",
+    "calibrator",
+    "temporal_filter",
 }
 _EXCHANGE, _HERE = 2, -100  # RENAME_EXCHANGE and AT_FDCWD of Linux
 

@@ -295,3 +295,16 @@ def test_the_years_of_another_archive_are_appended_with_their_tables(old, tmp_pa
     plain = archive(maps([2022]), tmp_path / "c.zarr")
     with pytest.raises(InputError, match="only one is calibrated"):
         append_archive(path, plain)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("interval_kind", "mapping"), ("method", "hard"), ("temporal_filter", "median 3"), ("calibrator", "another")],
+)
+def test_areas_of_another_kind_are_refused(old, name, other):
+    _, _, path = old
+    new = calibrated(maps([2021], seed=9))
+    given = tables(new)
+    with pytest.raises(InputError, match=f"areas have {name} .*two kinds"):
+        append(path, new, **{**given, "areas": given["areas"].assign_attrs({name: other})})
+    assert open_archive(path)["maps/probability"].sizes["year"] == 2
