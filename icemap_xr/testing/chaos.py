@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,6 +130,8 @@ def run_job(cube: str, output: str, scheduler: str | None, pause: float) -> None
             job(Path(cube), Path(output), pause=pause)
     except IcemapError as error:
         note = f"{type(error).__name__}: {error}"
+    except Exception:
+        note = f"untyped: {traceback.format_exc()}"
     Path(output).with_name(ENDED).write_text(note)
 
 
