@@ -107,18 +107,24 @@ def calls(output: Path) -> int:
 
 def chunks(output: Path) -> dict[str, bytes]:
     """Return all chunk files of a store, finished or not."""
-    folder = output if output.exists() else store.partial_path(output)
-    found = {}
-    for file in folder.rglob("*"):
-        name = file.relative_to(folder)
-        if "c" in name.parts and file.is_file() and not file.name.startswith("."):
-            found[name.as_posix()] = file.read_bytes()
-    return found
+    return {name: file.read_bytes() for name, file in _chunk_files(output)}
 
 
 def written(output: Path) -> int:
     """Return how many blocks of the map are there."""
-    return sum(name.startswith("probability/") for name in chunks(output))
+    try:
+        return sum(name.startswith("probability/") for name, _ in _chunk_files(output))
+    except FileNotFoundError:  # the store got its name while it was listed
+        return written(output)
+
+
+def _chunk_files(output: Path) -> Iterator[tuple[str, Path]]:
+    """Find the files of whole chunks; one that is being written has another name until it is whole."""
+    folder = output if output.exists() else store.partial_path(output)
+    for file in folder.rglob("*"):
+        name = file.relative_to(folder)
+        if "c" in name.parts and (file.name.isdigit() or file.name == "c") and file.is_file():
+            yield name.as_posix(), file
 
 
 def run_job(cube: str, output: str, scheduler: str | None, pause: float) -> None:
