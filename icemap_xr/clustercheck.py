@@ -73,7 +73,7 @@ def wait_for_worker(client: Client, seconds: float, *, gpu: bool = False) -> Non
     Raises
     ------
     ClusterError
-        None came in time.
+        None came in time, or the scheduler is gone.
     """
     end = time.monotonic() + seconds
     what, where = "no worker", "queue, image, quota"
@@ -88,6 +88,10 @@ def wait_for_worker(client: Client, seconds: float, *, gpu: bool = False) -> Non
         raise ClusterError(
             f"{what} came within {seconds:g} s: look into the logs of the cluster ({where}), or give more time with "
             "wait="
+        ) from None
+    except OSError as error:
+        raise ClusterError(
+            f"the Dask scheduler is gone ({type(error).__name__}): start it again and repeat the call"
         ) from None
 
 

@@ -40,6 +40,8 @@ ENDED = "ended.txt"
 _SHAPE = (24, 28)
 _FIRST_YEAR = 2000
 _PATIENCE = 120.0
+#: how a job ends whose scheduler was killed
+_TOLD = ("IncompleteRunError", "InputError: no scheduler", "ClusterError: the Dask scheduler is gone")
 _WORKERS = 2
 _THREADS = 2
 
@@ -288,7 +290,7 @@ def kill_schedulers(cube: Path, folder: Path, points: int, seed: int, blocks: in
             hits += kill_at(process, scheduler, output, int(rng.integers(-1, blocks)), float(rng.uniform(0, 0.15)))
             end = ended(process, output)
         # killed in the last moment, everything may have been written already
-        identical &= end == "finished" or end.startswith(("IncompleteRunError", "InputError: no scheduler"))
+        identical &= end == "finished" or end.startswith(_TOLD)
         with scheduler_with_workers() as (address, _):
             identical &= ended(start_job(cube, output, address), output) == "finished" and chunks(output) == expected
         redone.append(calls(output) - blocks)

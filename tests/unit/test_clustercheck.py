@@ -79,6 +79,18 @@ def test_no_worker_comes() -> None:
         wait_for_worker(client, 0.2)
 
 
+class Gone:
+    """A client whose scheduler died while it waits."""
+
+    def wait_for_workers(self, count: int, timeout: float) -> None:
+        raise OSError("Timed out trying to connect to tcp://127.0.0.1:1 after 20 s")
+
+
+def test_a_scheduler_that_dies_while_workers_are_waited_for_is_told() -> None:
+    with pytest.raises(ClusterError, match="scheduler is gone .*repeat the call"):
+        wait_for_worker(Gone(), 0.2)  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True)
 class Noting(FakePredictor):
     """Leaves a line for every call."""
