@@ -87,7 +87,7 @@ class Gone:
 
 
 def test_a_scheduler_that_dies_while_workers_are_waited_for_is_told() -> None:
-    with pytest.raises(ClusterError, match="scheduler is gone .*repeat the call"):
+    with pytest.raises(ClusterError, match=r"scheduler is gone .*repeat the call"):
         wait_for_worker(Gone(), 0.2)  # type: ignore[arg-type]
 
 
