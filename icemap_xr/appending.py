@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from icemap_xr.archive import (
     write_sidecars,
     write_store,
 )
-from icemap_xr.cftables import encode_polygons, plain
-from icemap_xr.errors import GridError, InputError
+from icemap_xr.cftables import OUTLINE_OPTIONS, encode_polygons, plain
+from icemap_xr.drawcalls import with_draw_calls
+from icemap_xr.errors import GridError, InputError, OutputExistsError
 from icemap_xr.grid import RegionGrid
 from icemap_xr.lineage import scrub
 from icemap_xr.tableyears import check_years, in_order
@@ -80,7 +82,8 @@ def append(
 
     A whole new store is written beside the old one and takes its place at once; until then readers see the old one. Old
     years keep their chunks' positions, so maps that are open at that moment go on reading the same numbers. Killed
-    wherever, the same call made again resumes, and does nothing where it was done already.
+    wherever, the same call made again resumes, and does nothing where it was done already; a call with other data drops
+    what a killed one left.
 
     Parameters
     ----------
@@ -90,7 +93,8 @@ def append(
         Maps of later years on the archive's grid, with `calibrated` if the archive has it.
     areas, outlines, glaciers, blocks
         Of the new years and no others; needed exactly where the archive has them. Areas without a dim `year`, such as
-        a trend, must be the same in both: else they would hold for neither.
+        a trend, must be the same in both: else they would hold for neither. New draws are not paired with the old ones,
+        whatever their seed: the coordinate `draw_call (year)` says so, and `change` and `trend` refuse to compare them.
     calibrator
         What made `calibrated`; must be the archive's.
     lineage
@@ -100,7 +104,7 @@ def append(
     ------
     InputError
         A year is there already or earlier than the archive's last, a table is missing or of other years than the maps,
-        or the calibrators differ.
+        or the calibrators or the options of the outlines differ.
     GridError
         The grids differ.
     StoreBusyError
@@ -120,7 +124,8 @@ def append(
             check_years([int(year) for year in ds[schema.YEAR].values], {**given})
             ds, areas, blocks = in_order(ds), areas and in_order(areas), blocks and in_order(blocks)
             following = _beside(path, "next")
-            write_store(
+            write = partial(
+                write_store,
                 _concatenated(old, ds),
                 following,
                 areas=_joined_areas(areas_of(tree), areas),
@@ -132,6 +137,12 @@ def append(
                 region=tree.attrs["region"],
                 appended=True,
             )
+            try:
+                write()
+            except OutputExistsError:  # the draft of a killed call with other data, which nobody else can want
+                for draft in (following, store.partial_path(following)):
+                    shutil.rmtree(draft, ignore_errors=True)
+                write()
             _take_place(following, path)
         write_sidecars(path)
     return path
@@ -221,8 +232,18 @@ def _joined(
         return None
     if set(new.columns) != set(old.columns):
         raise InputError(f"the new {what} have the columns {list(new.columns)}, the archive's {list(old.columns)}")
+    options = [one.attrs.get(OUTLINE_OPTIONS, {}) for one in (old, new)]
+    for name in sorted({*options[0]} & {*options[1]}):
+        if options[0][name] != options[1][name]:
+            raise InputError(
+                f"the archive's {what} were drawn with {name} {options[0][name]!r}, the new ones with "
+                f"{options[1][name]!r}, so their areas cannot be compared: draw them with the same options"
+            )
     parts = [one for one in (old, new[list(old.columns)]) if len(one)]
-    return pd.concat(parts, ignore_index=True) if parts else new
+    both = pd.concat(parts, ignore_index=True) if parts else new
+    # options that one of the two does not tell are not those of both
+    both.attrs[OUTLINE_OPTIONS] = options[0] if options[0] == options[1] else {}
+    return both
 
 
 def _joined_areas(old: xr.Dataset | None, new: xr.Dataset | None) -> xr.Dataset | None:
@@ -238,6 +259,7 @@ def _joined_areas(old: xr.Dataset | None, new: xr.Dataset | None) -> xr.Dataset 
                 f"the archive's areas have {name} {old.attrs.get(name)!r}, the new ones {new.attrs.get(name)!r}: one "
                 "table would mix two kinds; make them with the same options"
             )
+    old, new = with_draw_calls(old), with_draw_calls(new)
     kinds = {str(name): schema.YEAR in var.dims for one in (old, new) for name, var in one.data_vars.items()}
     for name in kinds:
         if name not in old or name not in new:

@@ -11,6 +11,7 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pystac
 import xarray as xr
 from numpy.typing import NDArray
 from pyproj import CRS
@@ -25,6 +26,7 @@ from icemap_xr.lineage import scrub, software
 from icemap_xr.manifest import check_chunks
 from icemap_xr.overviews import multiscales, widely_readable, write_overviews
 from icemap_xr.sidecars import CLASSES, glaciers_path, sidecar_paths, stac_item, write_geoparquet, write_item
+from icemap_xr.sources import model_of
 from icemap_xr.tableyears import check_years, in_order
 from icemap_xr.types import Calibrator, StrPath
 from icemap_xr.urls import is_remote
@@ -65,8 +67,8 @@ def archive(
         ├── maps                (year, y, x): probability float32; calibrated float32 where `ds` has it;
         │                       confidence float32 (1 - Shannon entropy of probability, bits);
         │                       glacier_class uint8 (1 glacier: probability > 0.5, 0 not, 255 unobserved)
-        ├── overviews/2, 4, ... the maps at 2, 4, ... times the pixel side, down to 512 pixels: averages of observed
-        │                       pixels; the class is that of the averaged probability
+        ├── overviews/2, 4, ... the maps at 2, 4, ... times the pixel side, down to 512 pixels: averages of all
+        │                       observed pixels below; the class is that of the averaged probability
         ├── outlines            CF geometry (node_count, part_node_count, interior_ring, x, y), year, area_km2, ...
         ├── glaciers            the same for `glaciers`: a row per glacier and year
         ├── areas               what `areas` holds without a dim "draw"
@@ -188,21 +190,29 @@ def write_store(
     )
 
 
-def write_sidecars(path: Path) -> None:
+def write_sidecars(path: StrPath) -> None:
     """Write the GeoParquet files and the STAC item beside a finished archive, from what it holds."""
+    path = Path(path)
     tree = open_archive(path)
+    for file, frame in tables_of(tree, path).items():
+        write_geoparquet(frame, file)
+    write_item(item_of(tree, path), sidecar_paths(path)[1])
+
+
+def tables_of(tree: xr.DataTree, path: Path) -> dict[Path, gpd.GeoDataFrame]:
+    """Return what lies in which GeoParquet file beside an opened archive."""
+    files = {"outlines": sidecar_paths(path)[0], "glaciers": glaciers_path(path)}
+    return {file: _read_polygons(tree, node) for node, file in files.items() if tree[node].attrs["columns"]}
+
+
+def item_of(tree: xr.DataTree, path: Path) -> pystac.Item:
+    """Return the STAC item of an opened archive."""
     maps = tree["maps"].to_dataset()
-    table, item = sidecar_paths(path)
-    name = None
-    for node, file, read in (("outlines", table, read_outlines), ("glaciers", glaciers_path(path), read_glaciers)):
-        if tree[node].attrs["columns"]:
-            write_geoparquet(read(tree), file)
-            name = table.name if node == "outlines" else name
+    table = sidecar_paths(path)[0].name if tree["outlines"].attrs["columns"] else None
     units = {str(one): "1" for one in maps.data_vars}
     years = [int(year) for year in maps[schema.YEAR].values]
-    grid = RegionGrid.from_dataset(maps)
-    lineage = attributes(tree, "lineage")
-    write_item(stac_item(tree.attrs["region"], grid, years, units, path.name, name, lineage), item)
+    model = {"model": model_of(attributes(tree, "lineage"), years)}
+    return stac_item(tree.attrs["region"], RegionGrid.from_dataset(maps), years, units, path.name, table, model)
 
 
 def open_archive(path: StrPath) -> xr.DataTree:

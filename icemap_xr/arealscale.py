@@ -6,10 +6,11 @@ Below the stages: `area` and `bootstrap_area` use it for ``area_kind="true"``.
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pyproj
+import shapely
 from numpy.typing import NDArray
 
 from icemap_xr.errors import InputError
@@ -76,3 +77,18 @@ def areal_scale(crs: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDA
     geographic = projected.geodetic_crs
     lon, lat = pyproj.Transformer.from_crs(projected, geographic, always_xy=True).transform(x, y)
     return np.asarray(pyproj.Proj(projected).get_factors(lon, lat, errcheck=True).areal_scale, np.float64)
+
+
+#: longest piece of an edge that is taken for straight on the ground as on the map
+_EDGE_M = 100.0
+
+
+def ground_areas(polygons: NDArray[Any], crs: str) -> NDArray[np.float64]:
+    """Return the areas of polygons of a projected CRS on its ellipsoid, m2."""
+    projected = pyproj.CRS(crs)
+    to_lonlat = pyproj.Transformer.from_crs(projected, projected.geodetic_crs, always_xy=True)
+    ellipsoid = projected.get_geod() or pyproj.Geod(ellps="WGS84")
+    # turned on the map, as longitudes that jump at the antimeridian would tell the turn of a ring wrongly
+    cut = shapely.segmentize(shapely.orient_polygons(polygons), _EDGE_M)
+    degrees = shapely.transform(cut, lambda xy: np.column_stack(to_lonlat.transform(xy[:, 0], xy[:, 1])))
+    return np.array([abs(ellipsoid.geometry_area_perimeter(one)[0]) for one in degrees], np.float64)

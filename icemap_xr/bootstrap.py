@@ -13,8 +13,9 @@ from icemap_xr import schema
 from icemap_xr.arealscale import AreaKind, GroundWeights, check_area_kind
 from icemap_xr.blocktable import BLOCK, BLOCK_X, BLOCK_Y, block_table, choose_map, facts_of
 from icemap_xr.domain import tile_table, within_domain
+from icemap_xr.drawcalls import DRAW_CALL, draw_call
 from icemap_xr.errormodel import BlockErrors, check_map_kind, read_errors
-from icemap_xr.errors import InputError, OutsideBlocksWarning, warn
+from icemap_xr.errors import InputError, NothingObservedError, OutsideBlocksWarning, warn
 from icemap_xr.grid import RegionGrid
 from icemap_xr.kernels.draws import (
     BOUNDS,
@@ -127,9 +128,9 @@ def bootstrap_area(
     -------
     xarray.Dataset
         `draws (year, draw)`, `interval (year, bound)` with bounds ``"low"`` and ``"high"``, `area_km2 (year)` and
-        `observed_km2 (year)`, float64, km2. Every year takes the same blocks in the same draw, so differences
-        of `draws` are draws of change. A year without data is NaN; so is a ratio draw that met none of a year's
-        observed blocks, and it is left out of the interval.
+        `observed_km2 (year)`, float64, km2. Every year takes the same blocks in the same draw, so differences of
+        `draws` are draws of change, inside one call, which the coordinate `draw_call (year)` names. A year without data
+        is NaN; so is a ratio draw that met none of a year's observed blocks, and it is left out of the interval.
 
     Warns
     -----
@@ -245,7 +246,9 @@ def _blocks(
     ice, observed = (table[name].transpose(BLOCK, schema.YEAR).values for name in ("ice_km2", "observed_km2"))
     used = (observed > 0).any(axis=1)
     if not used.any():
-        raise InputError("the map has no observed pixel: give at least one year with data, and a domain that meets it")
+        raise NothingObservedError(
+            "the map has no observed pixel: give at least one year with data, and a domain that meets it"
+        )
     used |= keep_all
     return Blocks(
         np.ascontiguousarray(ice[used]), np.ascontiguousarray(observed[used]), rows[used], columns[used], side
@@ -289,6 +292,11 @@ def _as_dataset(
                 {"units": "km2", "long_name": "observed area", "area_kind": attrs["area_kind"]},
             ),
         },
-        coords={schema.YEAR: years.variable, "draw": np.arange(draws.shape[1]), "bound": BOUNDS},
+        coords={
+            schema.YEAR: years.variable,
+            "draw": np.arange(draws.shape[1]),
+            "bound": BOUNDS,
+            DRAW_CALL: draw_call(attrs["seed"], years.values),
+        },
         attrs=made_by() | attrs,
     )

@@ -8,6 +8,7 @@ import cf_xarray.geometry
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import shapely
 import xarray as xr
 
 from icemap_xr import schema
@@ -29,6 +30,10 @@ _NULLABLE = (
 _EXACT = 2**53
 
 
+#: attribute of outlines and of their group: the options that drew them, so that outlines of others are not joined
+OUTLINE_OPTIONS = "outline_options"
+
+
 def encode_polygons(frame: gpd.GeoDataFrame | None, grid: RegionGrid, what: str) -> xr.Dataset:
     """Encode polygons as CF geometries; none at all give an empty group, as CF cannot encode an empty set.
 
@@ -38,18 +43,21 @@ def encode_polygons(frame: gpd.GeoDataFrame | None, grid: RegionGrid, what: str)
     Raises
     ------
     SchemaError
-        A row has no geometry, or a column has a name that the geometries need or a type that cannot be stored.
+        A row has no geometry, none of polygons or an invalid one, or a column has a name that the geometries need or a
+        type that cannot be stored.
     """
     if frame is None:
         return xr.Dataset(attrs={"columns": {}, "count": 0})
     table = frame.drop(columns=frame.geometry.name)
     _check_columns(table, what)
     attrs = {"columns": {str(name): str(kind) for name, kind in table.dtypes.items()}, "count": len(frame)}
+    attrs[OUTLINE_OPTIONS] = frame.attrs.get(OUTLINE_OPTIONS) or {}
     if not len(frame):
-        return xr.Dataset(attrs=attrs)
+        return xr.Dataset(attrs=scrub(attrs))
     bad = frame.geometry.isna() | frame.geometry.is_empty
     if bad.any():
         raise SchemaError(f"{what} have {int(bad.sum())} rows without a geometry: drop them before archiving")
+    _check_shapes(frame, what)
     columns = {str(name): ("outline", _plain_column(table[name])) for name in table}
     geometry = ("outline", frame.geometry.to_numpy())
     encoded = cf_xarray.geometry.encode_geometries(xr.Dataset(columns, coords={"geometry": geometry}))
@@ -62,10 +70,17 @@ def decode_polygons(ds: xr.Dataset, crs: str) -> gpd.GeoDataFrame:
     names = ds.attrs["columns"]
     if not ds.data_vars:
         empty = {name: pd.Series([], dtype=kind) for name, kind in names.items()}
-        return gpd.GeoDataFrame(empty, geometry=gpd.GeoSeries([], crs=crs))
+        return _with_options(gpd.GeoDataFrame(empty, geometry=gpd.GeoSeries([], crs=crs)), ds)
     geometry = cf_xarray.geometry.decode_geometries(ds)["geometry"].values
     columns = {name: _typed_column(ds[name].values, kind) for name, kind in names.items()}
-    return gpd.GeoDataFrame(columns, geometry=geometry, crs=crs)
+    return _with_options(gpd.GeoDataFrame(columns, geometry=geometry, crs=crs), ds)
+
+
+def _with_options(frame: gpd.GeoDataFrame, ds: xr.Dataset) -> gpd.GeoDataFrame:
+    """Say with which options outlines were drawn, where the group of them says so."""
+    if ds.attrs.get(OUTLINE_OPTIONS):
+        frame.attrs[OUTLINE_OPTIONS] = dict(ds.attrs[OUTLINE_OPTIONS])
+    return frame
 
 
 def plain(ds: xr.Dataset) -> xr.Dataset:
@@ -100,6 +115,24 @@ def _check_columns(table: pd.DataFrame, what: str) -> None:
         raise SchemaError(
             f"column {name!r} of {what} has the type {kind}, which cannot be stored: convert it with astype() to "
             "numbers, truth values, dates without a time zone, or text (str)"
+        )
+
+
+def _check_shapes(frame: gpd.GeoDataFrame, what: str) -> None:
+    """Refuse what is no polygon, which CF geometries would mix or lose, and polygons that have no certain area."""
+    kinds = frame.geom_type
+    wrong = kinds[~kinds.isin(["Polygon", "MultiPolygon"])]
+    if len(wrong):
+        raise SchemaError(
+            f"{what} have {len(wrong)} rows that are no polygons ({', '.join(sorted(set(wrong)))}): keep Polygon and "
+            f"MultiPolygon alone, for example {what}[{what}.geom_type.isin(['Polygon', 'MultiPolygon'])]"
+        )
+    invalid = frame.geometry[~frame.geometry.is_valid]
+    if len(invalid):
+        why = shapely.is_valid_reason(invalid.iloc[0])
+        raise SchemaError(
+            f"{what} have {len(invalid)} invalid polygons, the first in row {invalid.index[0]} ({why}): mend them with "
+            f"{what}.make_valid() and look at what becomes of them"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,9 +12,10 @@ from urllib.parse import urlsplit
 
 import dask
 from dask.system import CPU_COUNT
+from dask.utils import parse_bytes
 from pydantic import ConfigDict
 
-from icemap_xr.clustercheck import check_versions, wait_for_worker
+from icemap_xr.clustercheck import check_versions, late_workers, told_if_gone, wait_for_worker
 from icemap_xr.clusterkinds import STARTERS, check_settings, start_cuda
 from icemap_xr.errors import InputError
 from icemap_xr.loopbacks import is_loopback, tls_files
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("icemap_xr")
 
 _JOIN_SECONDS = 20.0
+_PORTS = 65_535
 #: a worker of a local cluster gets at least this where the user names no number: the published network's peak
 _WORKER_MEMORY = 4 * 2**30
 
@@ -97,6 +100,7 @@ class ClusterOptions:
                 f"cluster kind {self.kind!r} is not allowed: choose {', '.join(map(repr, _KINDS))} or a scheduler's "
                 "address such as 'tcp://127.0.0.1:8786'"
             )
+        self._check_numbers()
         if (self.workers is not None and self.workers < 1) or self.threads < 1 or not self.wait > 0:
             raise InputError(
                 f"workers={self.workers}, threads={self.threads}, wait={self.wait} are not allowed: give at least 1, "
@@ -123,6 +127,25 @@ class ClusterOptions:
                 "programs here: set distributed.comm.tls in Dask's configuration, or give insecure=True in a network "
                 "you trust"
             )
+
+    def _check_numbers(self) -> None:
+        """Refuse what is no number, no port and no memory; Dask would say so after work has been prepared."""
+        for name in ("workers", "threads", "maximum", "gpus", "dashboard"):
+            value = getattr(self, name)
+            if type(value) is not int and not (value is None and name in ("workers", "maximum", "dashboard")):
+                raise InputError(f"{name}={value!r} is not allowed: give a whole number")
+        if self.dashboard is not None and not 0 <= self.dashboard <= _PORTS:
+            raise InputError(f"dashboard={self.dashboard} is not allowed: give a port up to {_PORTS}, or None")
+        if type(self.wait) not in (int, float) or not math.isfinite(self.wait):
+            raise InputError(f"wait={self.wait!r} is not allowed: give a number of seconds")
+        if self.memory == "auto":
+            return
+        try:
+            size = parse_bytes(self.memory)
+        except (ValueError, TypeError, AttributeError, OverflowError):
+            size = 0
+        if not isinstance(self.memory, str) or size < 1:
+            raise InputError(f"memory={self.memory!r} is not allowed: give a size such as '8GiB', or 'auto'")
 
     @property
     def _adapts(self) -> bool:
@@ -188,7 +211,8 @@ def cluster(
     if "://" in options.kind:
         with _join(options.kind) as client, client.as_current():
             _ready(client, options)
-            yield client
+            with told_if_gone(client), late_workers(client):
+                yield client
         return
     from distributed import Client  # slow to import, and not everyone needs a cluster
 
@@ -198,7 +222,8 @@ def cluster(
         _scale(started, options)
         with Client(started) as client:
             _ready(client, options)
-            yield client
+            with told_if_gone(client), late_workers(client):
+                yield client
 
 
 def _scale(started: Any, options: ClusterOptions) -> None:

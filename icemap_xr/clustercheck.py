@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from icemap_xr.errors import ClusterError, VersionMismatchError
+from icemap_xr.errors import ClusterError, IncompleteRunError, VersionMismatchError
 from icemap_xr.placing import GPU, computes
 from icemap_xr.types import Predictor
 
@@ -24,6 +25,9 @@ _EXACT = ("icemap-xr", "dask", "distributed")
 _NEAR = ("python", "numpy", "xarray", "zarr", "keras", "tensorflow", "cloudpickle", "msgpack")
 #: what a scheduler needs, which computes nothing
 _SCHEDULER = ("python", "dask", "distributed", "msgpack")
+
+#: seconds after which a scheduler that says nothing counts as gone
+_ANSWER_SECONDS = 30.0
 
 
 def check_versions(client: Client) -> None:
@@ -42,6 +46,56 @@ def check_versions(client: Client) -> None:
         # a worker that is just leaving does not answer
         if isinstance(one, Mapping):
             _compare(here, _packages(one), f"worker {address}", (*_EXACT, *_NEAR))
+
+
+@contextmanager
+def late_workers(client: Client) -> Iterator[None]:
+    """Compare the packages of workers that join later, too, and close those that have others before they get work.
+
+    The worker's own log has the `VersionMismatchError`. The check ends with the block; a cluster that grows by itself
+    goes on to try such workers, which stay away.
+    """
+    from distributed import WorkerPlugin
+    from distributed.versions import get_versions
+
+    found = get_versions(packages=[*_EXACT, *_NEAR])["packages"]
+
+    class SameVersions(WorkerPlugin):
+        """Turns a worker with other packages away."""
+
+        name = f"icemap-versions-{client.id}"
+
+        def __init__(self, here: dict[str, Any]) -> None:
+            self.here = here
+
+        async def setup(self, worker: Any) -> None:
+            # an icemap-xr that lacks what this class refers to cannot take it, and that worker does not start at all
+            from distributed import versions
+            from distributed.core import Status
+
+            def ask() -> Any:
+                return versions.get_versions(packages=list(self.here))["packages"]
+
+            there = await worker.loop.run_in_executor(None, ask)
+            try:
+                _compare(self.here, there, f"worker {worker.address}", tuple(self.here))
+            except Exception:
+                # scheduled, as a worker that is still starting cannot wait for its own end
+                worker.status = Status.paused
+                worker.loop.add_callback(worker.close, reason="icemap-xr: the worker has other packages")
+                raise
+
+    client.register_plugin(SameVersions({name: found.get(name) for name in (*_EXACT, *_NEAR)}))
+    try:
+        yield
+    finally:
+        # a scheduler that was joined outlives its clients; one that is gone has forgotten the check
+        if client.status == "running":
+            with suppress(OSError, RuntimeError, TimeoutError, ValueError):
+                scheduler: Any = client.scheduler
+                client.sync(
+                    scheduler.unregister_worker_plugin, name=SameVersions.name, callback_timeout=_ANSWER_SECONDS
+                )
 
 
 def _packages(found: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -93,6 +147,41 @@ def wait_for_worker(client: Client, seconds: float, *, gpu: bool = False) -> Non
         raise ClusterError(
             f"the Dask scheduler is gone ({type(error).__name__}): start it again and repeat the call"
         ) from None
+
+
+@contextmanager
+def told_if_gone(client: Client) -> Iterator[None]:
+    """Tell errors that come of a lost scheduler as what they are, whatever they look like.
+
+    Raises
+    ------
+    ClusterError
+        The scheduler is gone.
+    """
+    try:
+        yield
+    except (IncompleteRunError, ClusterError):
+        raise  # these tell it themselves
+    except Exception as error:
+        if not gone(client):
+            raise
+        raise ClusterError(
+            f"the Dask scheduler is gone ({type(error).__name__}): start it again and repeat the call, which does only "
+            "what is missing"
+        ) from None
+
+
+def gone(client: Client) -> bool:
+    """Return whether the scheduler of a client does not answer any more."""
+    scheduler = client.scheduler
+    if scheduler is None:
+        return True
+    try:
+        client.sync(scheduler.identity, n_workers=1, callback_timeout=_ANSWER_SECONDS)
+    except (OSError, RuntimeError, AttributeError, ValueError):
+        # a connection that breaks, a pool or a client that was closed because of it
+        return True
+    return False
 
 
 def _has_gpu(client: Client) -> bool:

@@ -224,7 +224,9 @@ def start_cuda(options: ClusterOptions, shared: Mapping[str, Any]) -> Any:
 
 def _worker_arguments(options: ClusterOptions) -> list[str]:
     resources = ["--resources", f"{GPU}=1"] if options.gpus else []
-    return ["--nthreads", str(options.threads), *resources, "--preload", _PRELOAD]
+    # by default it is on all addresses, over plain HTTP; whoever is on the worker's own machine still sees it
+    dashboard = ["--dashboard-address", "127.0.0.1:0"]
+    return ["--nthreads", str(options.threads), *resources, *dashboard, "--preload", _PRELOAD]
 
 
 def _security(options: ClusterOptions) -> Any:

@@ -6,13 +6,15 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
 import xarray as xr
+from affine import Affine
 from dask.base import compute
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
@@ -22,6 +24,7 @@ from rasterio.windows import Window
 
 from icemap_xr.errors import GridError, InputError, OutputExistsError, StoreError
 from icemap_xr.grid import RegionGrid
+from icemap_xr.kernels.halving import halve
 from icemap_xr.progress import progress
 from icemap_xr.types import StrPath
 
@@ -40,13 +43,15 @@ def write_cog(
     descriptions: Sequence[str],
     nodata: float = float("nan"),
     tags: Mapping[str, object] | None = None,
+    classes: Mapping[str, str] | None = None,
     what: str = "writing GeoTIFF",
 ) -> Path:
     """Write bands as a float32 Cloud-Optimized GeoTIFF in bounded memory.
 
     The Dask blocks of the bands are computed one after the other, in order, all bands of a block together, and written
-    to a plain GeoTIFF in a hidden folder beside `path`. GDAL makes the final file (DEFLATE, overviews by averaging) of
-    it, which then gets its name. Twice the uncompressed size is needed on that disk for a while.
+    to a plain GeoTIFF in a hidden folder beside `path`, and so are its overviews, whose pixels are means of the
+    observed pixels below them. GDAL makes the final file (DEFLATE) of it, which then gets its name. About two and a
+    half times the uncompressed size is needed on that disk for a while.
 
     Parameters
     ----------
@@ -62,6 +67,9 @@ def write_cog(
         Value that NaN is written as, and that the file declares.
     tags
         Metadata of the file; values are written as text.
+    classes
+        For each band that holds a class, by its description: the description of the probability that it follows from.
+        In overviews it is 1 where the mean probability is greater than 0.5, else 0, and never a mean of classes.
     what
         Label of the progress bar.
 
@@ -89,6 +97,7 @@ def write_cog(
         plain, final = folder / "plain.tif", folder / "cog.tif"
         try:
             _write_plain(layers, grid, plain, descriptions, nodata, dict(tags or {}), what)
+            _write_overviews(plain, descriptions, classes or {})
             _convert(plain, final)
         except _GDAL_ERRORS as error:
             fault = " ".join(str(error).split()) or type(error).__name__
@@ -186,13 +195,54 @@ def _compute(layers: Sequence[xr.DataArray], rows: slice, columns: slice) -> NDA
     return np.stack(values).astype(np.float32, copy=False)
 
 
+def _write_overviews(plain: Path, descriptions: Sequence[str], classes: Mapping[str, str]) -> None:
+    """Write coarser copies beside a plain GeoTIFF where GDAL looks for overviews, down to the size of a tile."""
+    follows = {descriptions.index(band): descriptions.index(source) for band, source in classes.items()}
+    before, counts = plain, None
+    while True:
+        with rasterio.open(before) as fine:
+            if max(fine.shape) <= _TILE:
+                return
+            shape = [-(-size // 2) for size in fine.shape]
+            half, number = before.with_name(f"{before.name}.ovr"), before.with_name(f"{before.name}.counts")
+            size = {"height": shape[0], "width": shape[1], "transform": fine.transform * Affine.scale(2)}
+            tiled = {**fine.profile, **size, "bigtiff": "IF_SAFER"}
+            with (
+                rasterio.open(half, "w", **tiled) as out,
+                rasterio.open(number, "w", **{**tiled, "dtype": "uint32", "nodata": None}) as out_counts,
+                nullcontext() if counts is None else rasterio.open(counts) as known,
+            ):
+                for _, window in out.block_windows(1):
+                    source = Window(*(2 * np.array(window.flatten()))).intersection(
+                        Window(0, 0, fine.width, fine.height)
+                    )
+                    values, weights = _halved(fine, known, source)
+                    for band, probability in follows.items():
+                        mean = values[probability]
+                        values[band] = np.where(np.isnan(mean), np.nan, mean > 0.5)
+                    out.write(np.where(np.isnan(values), np.float32(fine.nodata), values), window=window)
+                    out_counts.write(weights, window=window)
+        if counts is not None:
+            counts.unlink()
+        before, counts = half, number
+
+
+def _halved(fine: Any, known: Any, window: Window) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
+    """Return one window of all bands at twice the pixel side `(band, y, x)`, and of how many pixels each mean is."""
+    values = fine.read(window=window)
+    values = np.where(values == np.float32(fine.nodata), np.nan, values)
+    weights = [None] * len(values) if known is None else known.read(window=window)
+    means, counts = zip(*(halve(one, weight) for one, weight in zip(values, weights, strict=True)), strict=True)
+    return np.stack(means), np.stack(counts)
+
+
 def _convert(plain: Path, final: Path) -> None:
-    logger.info("making overviews and the Cloud-Optimized GeoTIFF")
+    logger.info("making the Cloud-Optimized GeoTIFF")
     options = {
         "compress": "DEFLATE",
         "predictor": "FLOATING_POINT",
         "blocksize": _TILE,
-        "overview_resampling": "AVERAGE",
+        "overviews": "FORCE_USE_EXISTING",
         "bigtiff": "IF_SAFER",
         "num_threads": "ALL_CPUS",
     }

@@ -68,7 +68,7 @@ class DivideOptions:
         A piece below `sliver_area` m2 is a sliver, and so is one below `narrow_area` m2 whose compactness
         `2 sqrt(pi area) / perimeter` is below `compactness`.
     sliver_filter
-        Whether slivers are given to their neighbours.
+        Whether slivers are given to their neighbours. Ice on an earlier glacier is none: it has its id.
 
     Raises
     ------
@@ -278,14 +278,19 @@ def _copied(
         labels = np.where(inside, terrain.watershed(-dem, markers, domain), 0).astype(np.int32)
     patches, _ = label(inside & (labels == 0), _EIGHT)
     labels = np.where(patches > 0, patches + len(old), labels).astype(np.int32)
-    return _without_slivers(labels, options, keep=range(1, len(old) + 1))
+    return _without_slivers(labels, options, keep=range(1, len(old) + 1), fixed=markers > 0)
 
 
-def _without_slivers(labels: NDArray[np.int32], options: DivideOptions, keep: Sequence[int] = ()) -> NDArray[np.int32]:
+def _without_slivers(
+    labels: NDArray[np.int32],
+    options: DivideOptions,
+    keep: Sequence[int] = (),
+    fixed: NDArray[np.bool_] | None = None,
+) -> NDArray[np.int32]:
     if not options.sliver_filter:
         return labels
     o = options
-    return flowsheds.absorb_slivers(labels, o.pixel_size, o.sliver_area, o.narrow_area, o.compactness, keep)
+    return flowsheds.absorb_slivers(labels, o.pixel_size, o.sliver_area, o.narrow_area, o.compactness, keep, fixed)
 
 
 def _names(

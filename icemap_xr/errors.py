@@ -98,6 +98,10 @@ class ElevationError(InputError):
     """An elevation model does not cover the ground, has voids, or its heights are not known to be ellipsoidal."""
 
 
+class NothingObservedError(InputError):
+    """A map without a single observed pixel has no area to tell."""
+
+
 class CatalogError(IcemapError):
     """Scenes could not be found."""
 

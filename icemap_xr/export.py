@@ -24,6 +24,7 @@ from icemap_xr.grid import RegionGrid
 from icemap_xr.inventory import rgi7_table, write_table
 from icemap_xr.regions import subset
 from icemap_xr.sidecars import CLASSES, stac_item
+from icemap_xr.sources import model_of
 from icemap_xr.types import StrPath
 
 FORMATS = ("cog", "parquet", "gpkg")
@@ -134,7 +135,8 @@ def _item(
     """Write the raster of one year and return its item."""
     grid, names = RegionGrid.from_dataset(maps), [str(name) for name in maps.data_vars]
     ident = f"{region}_{year}"
-    item = stac_item(ident, grid, [year], dict.fromkeys(names, "1"), "", None, lineage)
+    model = {"model": model_of(lineage, [year])}
+    item = stac_item(ident, grid, [year], dict.fromkeys(names, "1"), "", None, model)
     item.assets.pop("maps")
     if "cog" not in formats:
         return item
@@ -143,7 +145,16 @@ def _item(
         layer = maps[name]
         layers.append(layer.where(layer != layer.dtype.type(255)) if np.issubdtype(layer.dtype, np.integer) else layer)
     tags = {"region": region, "year": year}
-    file = write_cog(layers, grid, draft / f"{ident}.tif", descriptions=names, tags=tags, what=f"COG of {year}")
+    classes = {"glacier_class": schema.PROBABILITY} if "glacier_class" in names else {}
+    file = write_cog(
+        layers,
+        grid,
+        draft / f"{ident}.tif",
+        descriptions=names,
+        tags=tags,
+        classes=classes,
+        what=f"COG of {year}",
+    )
     band = {"data_type": "float32", "nodata": "nan", "sampling": "area", "spatial_resolution": grid.resolution}
     bands = [{**band, "name": name, "unit": "1"} for name in names]
     fields: dict[str, Any] = {"raster:bands": bands}

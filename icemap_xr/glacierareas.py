@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from icemap_xr import schema
 from icemap_xr.arealscale import AreaKind, GroundWeights, check_area_kind
 from icemap_xr.blocktable import block_table, choose_map, facts_kept, facts_of
+from icemap_xr.drawcalls import DRAW_CALL, check_one_call, draw_call
 from icemap_xr.edgeerrors import EdgeErrors, edge_bands, held_out_edge_errors, ice_edge, read_edge_errors
 from icemap_xr.errors import InputError
 from icemap_xr.grid import RegionGrid
@@ -75,7 +76,8 @@ def glacier_area(
         `area_km2`, `observed_km2` and `edge_km` `(year, region)`, `draws (year, region, draw)` and `interval (year,
         region, bound)`, km2. Draws are of the true area and not cut at 0; errors that last from year to year are shared
         by the years of a draw. Glaciers share the effects of region and year, and are else drawn on their own.
-        `away_km2` `(year, region)` is the ground farther from the map's edge than `near_m` of the errors.
+        `away_km2` `(year, region)` is the ground farther from the map's edge than `near_m` of the errors. Draws of
+        years are paired inside one call only, which the coordinate `draw_call (year)` names.
 
     Warns
     -----
@@ -139,7 +141,13 @@ def glacier_area(
             "draws": ((*dims, "draw"), draws, units),
             "interval": ((*dims, "bound"), percentile_interval(draws, level), units),
         },
-        coords={schema.YEAR: array[schema.YEAR].variable, REGION: labels, "draw": np.arange(n), "bound": BOUNDS},
+        coords={
+            schema.YEAR: array[schema.YEAR].variable,
+            REGION: labels,
+            "draw": np.arange(n),
+            "bound": BOUNDS,
+            DRAW_CALL: draw_call(seed, array[schema.YEAR].values),
+        },
         attrs=made_by() | attrs,
     )
 
@@ -241,12 +249,13 @@ def glacier_rates(areas: xr.Dataset, *, level: float = 0.95) -> xr.Dataset:
     Raises
     ------
     InputError
-        Fewer than two years, duplicate years or a wrong option.
+        Fewer than two years, duplicate years, years that different calls drew, or a wrong option.
     """
     check_level(level)
     years = calendar_years(areas, "glacier_rates").astype(np.float64)
     if len(years) < 2 or len(np.unique(years)) != len(years):
         raise InputError(f"rates need at least 2 different years, got {years.astype(int).tolist()}")
+    check_one_call(areas, years, "glacier_rates")
     centred = xr.DataArray(years - years.mean(), dims=schema.YEAR, coords={schema.YEAR: areas[schema.YEAR]})
     scale = float((centred**2).sum())
     rate = (centred * areas["area_km2"]).sum(schema.YEAR, skipna=False) / scale

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from icemap_xr import schema
+from icemap_xr.arealscale import ground_areas
 from icemap_xr.burning import rasterize
 from icemap_xr.complexes import checked_dem
 from icemap_xr.errors import InputError
@@ -57,8 +58,10 @@ _TERRAIN = ("zmin_m", "zmax_m", "zmed_m", "zmean_m", "slope_deg", "aspect_deg")
 _LEAST_COVERED = 0.95
 
 
-#: how far to go north on the map to see where that leads on the ground, m
+#: how far to go on the map to see where that leads on the ground, m
 _STEP = 100.0
+#: columns of outlines that are parts or bounds of `area_km2`
+_AREAS = ("mapping_low_km2", "mapping_high_km2", "simplified_km2")
 
 
 def utm_zone(lon: FloatArray, lat: FloatArray) -> NDArray[np.int64]:
@@ -77,11 +80,13 @@ def rgi7_table(
     """Return glaciers with all RGI 7 columns in their types; null where not known.
 
     Computed are `cenlon` and `cenlat` (degrees; as in the RGI those of a point on the glacier, not of its centroid,
-    which can lie beside it), `utm_zone`, `area_km2` (as given, else planar; the RGI has true areas), and with a DEM
-    `zmin_m`, `zmax_m`, `zmed_m`, `zmean_m`, `slope_deg` (mean), `aspect_deg` (mean direction of the downward slope,
-    clockwise from true north) and `aspect_sec` (1 north, 2 north-east, ... 8 north-west). Columns of the RGI that the
-    glaciers bring are kept, and so are those that the RGI does not have (`glacier_id`, `year`, ...), behind them.
-    `glacier_id` becomes `rgi_id` where it is one.
+    which can lie beside it), `utm_zone`, `area_km2` (as in the RGI the true area of the polygon on the ellipsoid, also
+    in place of the planar one that `outlines` and `divide` give; for glaciers in degrees as given), and with a DEM
+    `zmin_m`, `zmax_m`, `zmed_m`, `zmean_m`, `slope_deg` (mean, of the ground and not of the map), `aspect_deg` (mean
+    direction of the downward slope, clockwise from true north) and `aspect_sec` (1 north, 2 north-east, ... 8
+    north-west). Other columns of the RGI that the glaciers bring are kept, and so are those that the RGI does not have
+    (`glacier_id`, `year`, ...), behind them; `mapping_low_km2`, `mapping_high_km2` and `simplified_km2` are scaled as
+    `area_km2` is. `glacier_id` becomes `rgi_id` where it is one.
 
     Parameters
     ----------
@@ -113,19 +118,23 @@ def rgi7_table(
     if len(outlines):
         known["cenlon"], known["cenlat"] = _centres(outlines)
         known["utm_zone"] = utm_zone(known["cenlon"], known["cenlat"])
-        if metres:
-            known.setdefault("area_km2", outlines.geometry.area.to_numpy() / 1e6)
     if "rgi_id" not in known and "glacier_id" in outlines:
         known["rgi_id"] = [name if str(name).startswith("RGI") else None for name in outlines["glacier_id"]]
     if metres and len(outlines):
         west, south, east, north = outlines.total_bounds
         check_metres(str(outlines.crs), ((west + east) / 2, (south + north) / 2))
+        known["area_km2"] = ground_areas(outlines.geometry.to_numpy(), str(outlines.crs)) / 1e6
     if dem is not None:
         known |= _terrain(outlines, dem)
         known["dem_source"] = [dem_source] * len(outlines)
     columns = {name: _column(known.get(name), kind, len(outlines)) for name, kind in RGI7_COLUMNS.items()}
     rest = [name for name in outlines if name not in columns and name != outlines.geometry.name]
-    own = {name: outlines[name].array for name in rest}  # arrays keep types with null
+    own: dict[str, Any] = {name: outlines[name].array for name in rest}  # arrays keep types with null
+    if metres and "area_km2" in outlines:
+        # by what the area changed and not by the scale: a table that went through here before has true areas
+        given, true = outlines["area_km2"].to_numpy(np.float64, na_value=np.nan), columns["area_km2"].to_numpy()
+        scale = np.divide(true, given, out=np.ones(len(true)), where=given > 0)
+        own |= {name: outlines[name].array * scale for name in _AREAS if name in own}
     return gpd.GeoDataFrame(columns | own, geometry=outlines.geometry.to_numpy(), crs=outlines.crs)
 
 
@@ -144,16 +153,23 @@ def area_change(glaciers: gpd.GeoDataFrame, first: int | None = None, last: int 
     pandas.DataFrame
         By `glacier_id`: `first_km2`, `last_km2`, `change_km2`, `change_percent` (null for a new glacier) and `status`:
         ``"both"``, ``"gone"`` (no outline in the last year: area 0) or ``"new"``. A glacier is also "gone" where the
-        last map has no observation; see `unobserved_km2` of the areas.
+        last map has no observation; see `unobserved_km2` of the areas. Where an area of a glacier is null its change
+        is null, too; then the change of the whole is not known (``sum(skipna=False)``).
 
     Raises
     ------
     InputError
-        A column or a year is missing.
+        A column or a year is missing, or a row has no `glacier_id` or `year`.
     """
     missing = {"glacier_id", "year", "area_km2"} - set(glaciers.columns)
     if missing:
         raise InputError(f"the glaciers have no column {', '.join(sorted(missing))}: give what ix.divide() returns")
+    for name in ("glacier_id", "year"):
+        if glaciers[name].isna().any():
+            raise InputError(
+                f"{int(glaciers[name].isna().sum())} of {len(glaciers)} rows have no {name}: their area would be in no "
+                "change; give them one, or leave them out yourself"
+            )
     years = sorted(int(year) for year in set(glaciers["year"]))
     first, last = (years[0] if years else 0) if first is None else first, years[-1] if last is None and years else last
     for year in (first, last):
@@ -161,12 +177,20 @@ def area_change(glaciers: gpd.GeoDataFrame, first: int | None = None, last: int 
             raise InputError(f"year {year} has no glaciers: there are {', '.join(map(str, years)) or 'none'}")
     if first is not None and last is not None and first > last:
         raise InputError(f"first={first} is later than last={last}: a retreat would look like growth; swap them")
-    area = glaciers.groupby(["glacier_id", "year"])["area_km2"].sum().unstack("year")
-    out = pd.DataFrame({"first_km2": area[first], "last_km2": area[last]}).dropna(how="all")
-    gone, new = out["last_km2"].isna(), out["first_km2"].isna()
-    out = out.fillna(0.0)
+    rows = pd.DataFrame({name: glaciers[name].to_numpy() for name in ("glacier_id", "year")})
+    rows["area"] = pd.to_numeric(glaciers["area_km2"]).to_numpy(np.float64, na_value=np.nan)
+    rows["unknown"] = rows["area"].isna()
+    found = rows.groupby(["glacier_id", "year"]).agg({"area": "sum", "unknown": "any"})
+    # a sum over an area that is not known is not known, which is not the same as no ice
+    area = found["area"].mask(found["unknown"]).unstack("year")
+    there = found["unknown"].notna().unstack("year", fill_value=False)
+    gone, new = ~there[last], ~there[first]
+    out = pd.DataFrame({"first_km2": area[first].mask(new, 0.0), "last_km2": area[last].mask(gone, 0.0)})
+    either = there[first] | there[last]
+    out, gone, new = out[either], gone[either], new[either]
     out["change_km2"] = out["last_km2"] - out["first_km2"]
-    out["change_percent"] = (100 * out["change_km2"] / out["first_km2"].where(~new)).astype("Float64").mask(new)
+    percent = 100 * out["change_km2"] / out["first_km2"].where(~new)
+    out["change_percent"] = percent.astype("Float64").mask(percent.isna())
     out["status"] = np.select([gone, new], ["gone", "new"], "both").astype(object)
     return out
 
@@ -243,25 +267,35 @@ def _terrain(outlines: gpd.GeoDataFrame, dem: xr.DataArray) -> dict[str, Any]:
     if not len(outlines):
         return {}
     resolution = abs(ground.odc.output_geobox(crs).resolution.x)
-    rows = np.array([_statistics(shape, ground, crs, resolution) for shape in outlines.geometry])
+    frames = _map_to_ground(outlines)
+    rows = np.array(
+        [
+            _statistics(shape, ground, crs, resolution, frame)
+            for shape, frame in zip(outlines.geometry, frames, strict=True)
+        ]
+    )
     known: dict[str, Any] = dict(zip(_TERRAIN, rows.T, strict=True))
-    known["aspect_deg"] = (known["aspect_deg"] + _map_north(outlines)) % 360
     sector = np.round(known["aspect_deg"] / 45) % 8 + 1
     known["aspect_sec"] = [None if np.isnan(one) else int(one) for one in sector]
     return known
 
 
-def _map_north(outlines: gpd.GeoDataFrame) -> FloatArray:
-    """Return the direction of the map's north at each glacier, degrees clockwise from true north."""
+def _map_to_ground(outlines: gpd.GeoDataFrame) -> FloatArray:
+    """Return where a metre east and a metre north on the map lead: `(row, (east, north) ground, (east, north) map)`."""
     points = outlines.geometry.representative_point()
     x, y = points.x.to_numpy(), points.y.to_numpy()
-    degrees = pyproj.Transformer.from_crs(outlines.crs, "EPSG:4326", always_xy=True)
-    here, north = degrees.transform(x, y), degrees.transform(x, y + _STEP)
-    return np.asarray(pyproj.Geod(ellps="WGS84").inv(*here, *north)[0], np.float64)
+    degrees = pyproj.Transformer.from_crs(outlines.crs, outlines.crs.geodetic_crs, always_xy=True)
+    ellipsoid = outlines.crs.get_geod() or pyproj.Geod(ellps="WGS84")
+    here, out = degrees.transform(x, y), np.empty((len(x), 2, 2))
+    for axis, there in enumerate([(x + _STEP, y), (x, y + _STEP)]):
+        direction, _, length = ellipsoid.inv(*here, *degrees.transform(*there))
+        out[:, 0, axis] = np.asarray(length) * np.sin(np.radians(direction)) / _STEP
+        out[:, 1, axis] = np.asarray(length) * np.cos(np.radians(direction)) / _STEP
+    return out
 
 
-def _statistics(shape: Any, ground: xr.DataArray, crs: str, resolution: float) -> list[float]:
-    """Return `_TERRAIN` of one glacier."""
+def _statistics(shape: Any, ground: xr.DataArray, crs: str, resolution: float, frame: FloatArray) -> list[float]:
+    """Return `_TERRAIN` of one glacier; `frame` leads from map to ground."""
     west, south, east, north = shape.bounds
     margin = 2 * resolution
     bounds = (west - margin, south - margin, east + margin, north + margin)
@@ -274,10 +308,12 @@ def _statistics(shape: Any, ground: xr.DataArray, crs: str, resolution: float) -
     good = inside & np.isfinite(height) & np.isfinite(down) & np.isfinite(right)
     if good.sum() < _LEAST_COVERED * inside.sum():
         return [np.nan] * len(_TERRAIN)
-    levels, slope = height[good], np.hypot(down[good], right[good])
-    # downwards in map directions: east is -right, north is +down as rows run south
+    levels = height[good]
+    # the rise per metre east and north on the map, as rows run south, then on the ground
+    east, north = np.linalg.solve(frame.T, np.stack([right[good], -down[good]]))
+    slope = np.hypot(east, north)
     steep = slope > 0
-    east_part, north_part = -right[good][steep] / slope[steep], down[good][steep] / slope[steep]
-    aspect = np.degrees(np.arctan2(east_part.sum(), north_part.sum())) % 360 if steep.any() else np.nan
+    east_part, north_part = (-(one[steep] / slope[steep]).sum() for one in (east, north))
+    aspect = np.degrees(np.arctan2(east_part, north_part)) % 360 if steep.any() else np.nan
     mean_slope = float(np.degrees(np.arctan(slope)).mean())
     return [levels.min(), levels.max(), float(np.median(levels)), levels.mean(), mean_slope, aspect]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 from uuid import uuid4
@@ -18,9 +18,10 @@ from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from icemap_xr import schema
+from icemap_xr.cftables import OUTLINE_OPTIONS
 from icemap_xr.errors import InputError
 from icemap_xr.grid import RegionGrid
-from icemap_xr.kernels.holes import fill_holes, gaps
+from icemap_xr.kernels.holes import fill_enclosed, fill_holes, gaps
 from icemap_xr.kernels.polygons import block_corners, geometries, seam_corners, trace
 from icemap_xr.kernels.probabilities import check_probabilities
 from icemap_xr.kernels.runs import Runs, block_runs, polygon_means
@@ -95,13 +96,15 @@ def outlines(
         4 joins pixels that share a side: each polygon is a Polygon. 8 also joins those that share only a corner: such a
         glacier is a MultiPolygon of its side-connected parts, because a Polygon pinched at a corner would be invalid.
     min_area_km2
-        Outlines of a smaller area, in km2, are left out.
+        Outlines of a smaller area, in km2, are left out; one of exactly this area stays.
     variable
         Variable to outline; "probability" by default, also where "calibrated" is present.
     max_hole_km2
         Holes of at most this area, in km2, are filled, before `min_area_km2` is applied; outlines inside them become
         part of the one around. Their pixels count in `area_km2` and not in `mean_probability`. A hole in which any
-        pixel was not observed stays one, as ground without an observation is never glacier.
+        pixel was not observed stays one, as ground without an observation is never glacier. With 8 for `connectivity` a
+        hole is also what a glacier encloses through corners alone; glaciers in it that touch its rim at a corner are
+        part of the one around already, and do not count in its area.
     simplify_m
         Smooth the pixel steps away, to about this length in metres; see `simplify`. Two pixels are a good choice.
     edge_errors
@@ -116,7 +119,8 @@ def outlines(
         counter-clockwise, holes kept; no collinear vertices). No glacier gives no rows. With `edge_errors` also
         `mapping_low_km2` and `mapping_high_km2`: the 95 % mapping interval of the true area, from the pixels, also
         where they are smoothed (`icemap_xr.outlineareas`). With `simplify_m` also `simplified_km2`; where `ds` has a
-        coordinate `source_scenes (year)`, such as `icemap_xr.inventory.source_scenes` makes it, also that.
+        coordinate `source_scenes (year)`, such as `icemap_xr.inventory.source_scenes` makes it, also that. Its
+        `attrs["outline_options"]` are the options, which an archive keeps.
 
     Raises
     ------
@@ -150,7 +154,9 @@ def outlines(
     if _SCENES in ds.coords and ds[_SCENES].dims == (schema.YEAR,):
         columns[_SCENES] = np.repeat(ds[_SCENES].values.astype(object), counts)
     frame = gpd.GeoDataFrame(columns, geometry=gpd.GeoSeries(geometry, crs=grid.crs))
-    return simplify(frame, simplify_m) if simplify_m else frame
+    out = simplify(frame, simplify_m) if simplify_m else frame
+    out.attrs[OUTLINE_OPTIONS] = asdict(options)
+    return out
 
 
 def simplify(outlines: gpd.GeoDataFrame, tolerance: float) -> gpd.GeoDataFrame:
@@ -267,16 +273,21 @@ def _outline_year(year: _YearBlocks, grid: RegionGrid, options: OutlineOptions, 
         np.concatenate([block.runs.length for block in year.blocks]),
         np.concatenate([block.runs.total for block in year.blocks]),
     )
-    means, mapped = polygon_means(runs, polygons, shape[1]), polygons.pixels
+    means, kept, filled = polygon_means(runs, polygons, shape[1]), np.ones(len(polygons.pixels), bool), polygons
     if most:
         unseen = np.concatenate([block.gaps for block in year.blocks])
-        polygons, left = fill_holes(polygons, most, unseen, shape[1])
-        means, mapped = means[left], mapped[left]
-    first, member = np.unique(polygons.group, return_inverse=True)
-    mean = np.bincount(member, means * mapped, len(first)) / np.bincount(member, mapped, len(first))
-    area_km2 = np.bincount(member, polygons.pixels, len(first)) * grid.pixel_area_km2
-    keep = area_km2 >= options.min_area_km2
-    geometry = geometries(polygons, tuple(grid.geobox.transform), keep[member])
+        if options.connectivity == 8:
+            filled, kept = fill_enclosed(corners, polygons, shape, most, unseen)
+        else:
+            filled, kept = fill_holes(polygons, most, unseen, shape[1])
+    mapped = polygons.pixels[kept]
+    first, member = np.unique(polygons.group[kept], return_inverse=True)
+    mean = np.bincount(member, means[kept] * mapped, len(first)) / np.bincount(member, mapped, len(first))
+    _, member = np.unique(filled.group, return_inverse=True)
+    area_km2 = np.bincount(member, filled.pixels, len(first)) * grid.pixel_area_km2
+    # in pixels, as 11 * 0.0009 is less than 0.0099
+    keep = area_km2 / grid.pixel_area_km2 >= options.min_area_km2 / grid.pixel_area_km2 - 1e-6
+    geometry = geometries(filled, tuple(grid.geobox.transform), keep[member])
     return _YearOutlines(area_km2[keep], mean[keep], geometry)
 
 

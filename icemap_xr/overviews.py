@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ import numpy as np
 import xarray as xr
 import zarr
 from affine import Affine
-from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import CRS
 from zarr.codecs import GzipCodec
 
 from icemap_xr import schema, store
 from icemap_xr.grid import RegionGrid
+from icemap_xr.kernels.halving import halve
 
 #: the group of the coarser copies; each is named by its factor
 GROUP = "overviews"
@@ -82,8 +83,8 @@ def _transform(scale: float) -> dict[str, list[float]]:
 def write_overviews(partial: Path, grid: RegionGrid, chunk: int) -> dict[str, Any]:
     """Write the coarser copies of `maps` into an unfinished store.
 
-    Floats are averaged over the observed pixels of two by two of the level before; classes follow from the averaged
-    probability. Pixels beyond the map's far edges count as unobserved.
+    Floats are averages of all observed pixels of the maps below them; classes follow from the averaged probability.
+    Pixels beyond the map's far edges count as unobserved.
 
     Parameters
     ----------
@@ -96,14 +97,26 @@ def write_overviews(partial: Path, grid: RegionGrid, chunk: int) -> dict[str, An
     """
     shutil.rmtree(partial / GROUP, ignore_errors=True)
     zarr.create_group(str(partial), path=GROUP, zarr_format=3)
+    # gone when this returns; what a killed call leaves goes with the group
+    counts = partial / GROUP / ".counts"
     before = partial / "maps"
     for factor in factors(grid.shape):
         folder = partial / GROUP / str(factor)
         _write_template(before, folder, partial, grid, factor, chunk)
-        for name in _names(before):
-            _halve(before, folder, name)
+        # classes follow from the probability of their own level, so they are last
+        for name in sorted(_names(before), key=lambda name: _is_class(before, name)):
+            if _is_class(before, name):
+                _classify(folder, name)
+            else:
+                _halve(before, folder, name, (counts / str(factor // 2) / name, counts / str(factor) / name))
+        shutil.rmtree(counts / str(factor // 2), ignore_errors=True)
         before = folder
+    shutil.rmtree(counts, ignore_errors=True)
     return {}
+
+
+def _is_class(group: Path, name: str) -> bool:
+    return bool(np.issubdtype(zarr.open_array(str(group / name), mode="r").dtype, np.integer))
 
 
 def _names(group: Path) -> list[str]:
@@ -130,30 +143,30 @@ def _write_template(before: Path, folder: Path, partial: Path, grid: RegionGrid,
     store.add_variables(widely_readable(ds), partial, folder.relative_to(partial).as_posix())
 
 
-def _halve(before: Path, folder: Path, name: str) -> None:
-    """Fill one array chunk by chunk."""
+def _halve(before: Path, folder: Path, name: str, counts: tuple[Path, Path]) -> None:
+    """Fill one array of averages chunk by chunk, and of how many observed pixels of the maps each is."""
     fine = zarr.open_array(str(before / name), mode="r")
-    probability = zarr.open_array(str(before / schema.PROBABILITY), mode="r")
     coarse = zarr.open_array(str(folder / name), mode="r+").with_config({"write_empty_chunks": True})
-    classes = np.issubdtype(fine.dtype, np.integer)
-    source = probability if classes else fine
-    side = coarse.chunks[1]
-    for year, top, left in product(
-        range(coarse.shape[0]), range(0, coarse.shape[1], side), range(0, coarse.shape[2], side)
-    ):
-        bottom, right = min(top + side, coarse.shape[1]), min(left + side, coarse.shape[2])
-        values = average(np.asarray(source[year, 2 * top : 2 * bottom, 2 * left : 2 * right]))
-        if classes:
-            values = np.where(np.isnan(values), fine.fill_value, values > 0.5)
-        coarse[year, top:bottom, left:right] = values.astype(coarse.dtype)
+    known = zarr.open_array(str(counts[0]), mode="r") if counts[0].exists() else None
+    new = zarr.create_array(str(counts[1]), shape=coarse.shape, chunks=coarse.chunks, dtype="uint32")
+    for place in _chunks(coarse):
+        year, rows, columns = place
+        source = year, slice(2 * rows.start, 2 * rows.stop), slice(2 * columns.start, 2 * columns.stop)
+        weights = None if known is None else np.asarray(known[source])
+        coarse[place], new[place] = halve(np.asarray(fine[source]), weights)
 
 
-def average(values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Return the mean over two by two pixels `(y, x)` of those that are not NaN; NaN where all are."""
-    rows, columns = values.shape
-    padded = np.pad(values.astype(np.float64), ((0, rows % 2), (0, columns % 2)), constant_values=np.nan)
-    four = padded.reshape(-(-rows // 2), 2, -(-columns // 2), 2)
-    known = ~np.isnan(four)
-    count = known.sum(axis=(1, 3))
-    total = np.where(known, four, 0).sum(axis=(1, 3))
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+def _classify(folder: Path, name: str) -> None:
+    """Fill one array of classes from the averaged probability of its level."""
+    probability = zarr.open_array(str(folder / schema.PROBABILITY), mode="r")
+    coarse = zarr.open_array(str(folder / name), mode="r+").with_config({"write_empty_chunks": True})
+    for place in _chunks(coarse):
+        values = np.asarray(probability[place])
+        coarse[place] = np.where(np.isnan(values), coarse.fill_value, values > 0.5).astype(coarse.dtype)
+
+
+def _chunks(array: Any) -> Iterator[tuple[int, slice, slice]]:
+    years, height, width = array.shape
+    side = array.chunks[1]
+    for year, top, left in product(range(years), range(0, height, side), range(0, width, side)):
+        yield year, slice(top, min(top + side, height)), slice(left, min(left + side, width))

@@ -4,7 +4,9 @@ A block is read in one of as many slots as the provider allows connections. Slot
 (`distributed.Semaphore`): a worker that dies loses its slot after a while, and nobody else can have it before. Without
 a cluster they are those of this process. The rates hold because a slot is kept until the time is over that its requests
 and bytes are allowed to take: each slot has its part of the rate, so all of them together never have more than the
-whole. Requests and bytes of a block are not counted but bounded, by its size in internal tiles of the raster.
+whole. Requests and bytes of a block are not counted but bounded, by its size in internal tiles of the raster: in
+pixels of the raster, of which a coarser grid takes many for each of its own. Scenes in radar geometry are bounded by
+the pixels of the grid alone; the strips that geocoding reads around a block are not counted.
 """
 
 from __future__ import annotations
@@ -16,7 +18,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from rasterio.warp import transform_bounds
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
 
 #: requests of a block before its pixels: the file's size, its header, and one more where the header is long
 OPENING = 3
@@ -27,6 +34,44 @@ BYTES_PER_PIXEL = 1857486802 / (22203 * 29533)
 
 _local: dict[tuple[str, int], threading.BoundedSemaphore] = {}
 _lock = threading.Lock()
+
+
+#: how much the bounds of a block may grow when they are turned into another CRS; overviews are chosen with this reserve
+_TURNED = math.sqrt(2)
+
+
+@dataclass
+class Slot:
+    """A slot in use: learns from the opened rasters how much is really read.
+
+    Parameters
+    ----------
+    shape
+        Rows and columns that are read of each raster at most.
+    """
+
+    shape: tuple[int, int]
+
+    def see(self, source: Any, geobox: GeoBox) -> None:
+        """Widen the shape to what a block of some grid takes of an opened rasterio dataset, in the raster's pixels."""
+        box, rows, columns = geobox.boundingbox, *geobox.shape
+        left, bottom, right, top = box.bbox
+        same = geobox.crs is None or source.crs == str(geobox.crs)
+        if not same:
+            left, bottom, right, top = transform_bounds(str(geobox.crs), source.crs, left, bottom, right, top)
+        if not all(map(math.isfinite, (left, bottom, right, top))):
+            return
+        width, height = source.res
+        # a block takes no more of a raster than there is
+        tall = min((top - bottom) / height, source.height)
+        wide = min((right - left) / width, source.width)
+        shrink = min((top - bottom) / height / rows, (right - left) / width / columns) / (1 if same else _TURNED)
+        # readers take the coarsest overview that is fine enough
+        level = max([1, *(one for one in source.overviews(1) if one <= shrink)])
+        self.shape = (
+            max(self.shape[0], math.ceil(tall / level)),
+            max(self.shape[1], math.ceil(wide / level)),
+        )
 
 
 @dataclass(frozen=True)
@@ -51,18 +96,19 @@ class Limits:
     mb_per_s: float | None = None
 
     @contextmanager
-    def slot(self, shape: Sequence[int], rasters: int = 1) -> Iterator[None]:
+    def slot(self, shape: Sequence[int], rasters: int = 1) -> Iterator[Slot]:
         """Read a block of so many rows and columns from so many rasters in a slot of its own."""
+        slot = Slot((shape[0], shape[1]))
         if self.connections is None:
-            yield
+            yield slot
             return
         with _semaphore(f"icemap-quota-{self.name}", self.connections):
             begun = time.monotonic()
             try:
-                yield
+                yield slot
             finally:
                 # kept also after a fault: what failed has been asked for, too
-                time.sleep(max(0.0, self.seconds(shape, rasters) - (time.monotonic() - begun)))
+                time.sleep(max(0.0, self.seconds(slot.shape, rasters) - (time.monotonic() - begun)))
 
     def seconds(self, shape: Sequence[int], rasters: int = 1) -> float:
         """Return how long a slot is kept at least for a block: what its requests and bytes may take."""

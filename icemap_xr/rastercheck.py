@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pystac
@@ -18,7 +19,9 @@ from icemap_xr.urls import scrub
 DRIVER = "GTiff"
 
 
-def check_raster(asset: pystac.Asset, item: str, scene: Scene) -> float | None:
+def check_raster(
+    asset: pystac.Asset, item: str, scene: Scene, *, seen: Callable[[Any], None] | None = None
+) -> float | None:
     """Open a raster by the one driver that is allowed; its header stays in GDAL's cache for the read that follows.
 
     Parameters
@@ -29,6 +32,8 @@ def check_raster(asset: pystac.Asset, item: str, scene: Scene) -> float | None:
         Name of its item, for messages.
     scene
         What is to be read.
+    seen
+        Called with the opened dataset.
 
     Returns
     -------
@@ -52,6 +57,8 @@ def check_raster(asset: pystac.Asset, item: str, scene: Scene) -> float | None:
                 lacks = "only ground control points" if src.gcps[0] else "no CRS"
                 raise NotGeocodedError(f"{who} has {lacks}: calibrate and geocode it first (to a projected CRS)")
             _check_bands(src, who, scene)
+            if seen is not None:
+                seen(src)
             own = (scene.band or 1) - 1
             declared = src.nodatavals[own]
             scaling = [(src.scales[own], src.offsets[own]), (told.get("scale") or 1.0, told.get("offset") or 0.0)]

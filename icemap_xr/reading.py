@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +33,7 @@ from icemap_xr.errors import InputError, ReadError
 from icemap_xr.grd.options import GrdOptions
 from icemap_xr.logscrub import scrub_logs
 from icemap_xr.metrics import count
-from icemap_xr.quotas import Limits
+from icemap_xr.quotas import Limits, Slot
 from icemap_xr.rastercheck import check_raster
 from icemap_xr.readfault import ReadFault, diagnose, record
 from icemap_xr.scenes import Scene
@@ -113,8 +114,8 @@ class BlockRead:
         """Read, convert and encode."""
         one = schema.feature(self.scene.feature)
         # waiting for a slot is no part of the patience with faults
-        with _slot(self.scene, self.geobox, self.reading):
-            found = _try_block(self.scene, self.geobox, self.reading)
+        with _slot(self.scene, self.geobox, self.reading) as slot:
+            found = _try_block(self.scene, self.geobox, self.reading, slot)
         if isinstance(found, ReadFault):
             if self.hole is None:
                 raise _error(found, self.scene)
@@ -217,7 +218,7 @@ def _error(fault: ReadFault, scene: Scene) -> ReadError:
     return error
 
 
-def _slot(scene: Scene, geobox: GeoBox, reading: Reading) -> AbstractContextManager[None]:
+def _slot(scene: Scene, geobox: GeoBox, reading: Reading) -> AbstractContextManager[Slot | None]:
     """Return the provider's slot for a block; local files need none."""
     hrefs = [str(item["assets"][scene.asset]["href"]) for item in scene.items]
     if not any(_is_remote(href) for href in hrefs):
@@ -229,7 +230,9 @@ def _is_remote(href: str) -> bool:
     return "://" in href and not href.startswith("file:")
 
 
-def _try_block(scene: Scene, geobox: GeoBox, reading: Reading) -> NDArray[np.float32] | ReadFault:
+def _try_block(
+    scene: Scene, geobox: GeoBox, reading: Reading, slot: Slot | None = None
+) -> NDArray[np.float32] | ReadFault:
     """Read until it goes well, cannot, or the time is over."""
     patience, deadline = reading.patience, Deadline(reading.patience.deadline)
     hrefs = [str(item["assets"][scene.asset]["href"]) for item in scene.items]
@@ -240,7 +243,7 @@ def _try_block(scene: Scene, geobox: GeoBox, reading: Reading) -> NDArray[np.flo
     while True:
         tries += 1
         try:
-            return to_units(_read_once(scene, geobox, reading, deadline.left, fresh=tries > 1), scene)
+            return to_units(_read_once(scene, geobox, reading, deadline.left, slot, fresh=tries > 1), scene)
         except (OSError, RuntimeError, RasterioError) as error:
             status, cause = diagnose(error)
         # the first failure may be an old one that GDAL remembers
@@ -256,7 +259,9 @@ def _try_block(scene: Scene, geobox: GeoBox, reading: Reading) -> NDArray[np.flo
         time.sleep(pause)
 
 
-def _read_once(scene: Scene, geobox: GeoBox, reading: Reading, left: float, *, fresh: bool) -> NDArray[Any]:
+def _read_once(
+    scene: Scene, geobox: GeoBox, reading: Reading, left: float, slot: Slot | None, *, fresh: bool
+) -> NDArray[Any]:
     scrub_logs()
     # odc-stac logs its errors; ours say the same
     logging.getLogger("odc.loader").setLevel(logging.CRITICAL)
@@ -279,7 +284,8 @@ def _read_once(scene: Scene, geobox: GeoBox, reading: Reading, left: float, *, f
     assets = [item.assets[scene.asset] for item in items]
     with rasterio.Env(**options):
         setenv(**keys)
-        nodata = [check_raster(asset, item.id, scene) for item, asset in zip(items, assets, strict=True)]
+        seen = None if slot is None else partial(slot.see, geobox=geobox)
+        nodata = [check_raster(asset, item.id, scene, seen=seen) for item, asset in zip(items, assets, strict=True)]
         if reading.loader == "stackstac":
             if scene.band is not None or any(value is not None for value in nodata):
                 raise InputError(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from icemap_xr.errors import InputError, did_you_mean
 from icemap_xr.providers import Quotas, load_provider
@@ -38,6 +38,12 @@ RGI_KM2 = {
     "19 Subantarctic and Antarctic Islands": 133_432,
 }
 _RESOLUTION = 10.0
+#: km2 of one Sentinel-1 IW slice as it is distributed: 250 km across the swath, 170 km along it (Copernicus, Sentinel-1
+#: Product Definition)
+SLICE_KM2 = 250 * 170
+#: relative orbits of Sentinel-1; no place is seen from more
+_ORBITS = 175
+_MOST = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,8 @@ class Rates:
         Overlap of windows.
     steps
         Scenes per year and feature that the network takes.
+    connections, mb_per_s
+        Connections at a time, and megabytes (1e6) per second of each, where the provider has no such quota.
     """
 
     gflops: float = 1000.0
@@ -67,14 +75,23 @@ class Rates:
     tracks: int = 1
     overlap: float = 0.5
     steps: int = 15
+    connections: int | None = None
+    mb_per_s: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no rate."""
-        if not (self.gflops > 0 and self.gpus >= 1 and self.ground >= 1 and self.tracks >= 1 and self.steps >= 1):
-            raise InputError(
-                f"gflops={self.gflops}, gpus={self.gpus}, ground={self.ground}, tracks={self.tracks}, "
-                f"steps={self.steps} are not allowed: give gflops > 0 and at least 1 of the others"
-            )
+        for name, most in (("gpus", _MOST), ("tracks", _ORBITS), ("steps", _MOST)):
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= most:
+                raise InputError(f"{name}={value!r} is not allowed: give a whole number from 1 to {most}")
+        for name, low, high in (("gflops", 1e-3, 1e12), ("ground", 1, 1000)):
+            # NaN is in no range
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"{name}={getattr(self, name)} is not allowed: give {low:g} to {high:g}")
+        if self.connections is not None and (type(self.connections) is not int or not 1 <= self.connections <= _MOST):
+            raise InputError(f"connections={self.connections!r} is not allowed: give a whole number from 1 to {_MOST}")
+        if self.mb_per_s is not None and not 1e-3 <= self.mb_per_s <= 1e9:
+            raise InputError(f"mb_per_s={self.mb_per_s} is not allowed: give 0.001 to 1e+09")
         if not 0 <= self.overlap < 1:
             raise InputError(f"overlap={self.overlap} is not allowed: give 0 to below 1")
 
@@ -91,11 +108,19 @@ class RegionPlan:
         The numbers.
     gpus
         GPUs that share the computing.
+    scenes
+        Scenes, as slices: passes x the slices that the ground fills; at least so many, as glaciers lie scattered.
     """
 
     name: str
     plan: RunPlan
     gpus: int
+    scenes: int
+
+    @property
+    def passes(self) -> int:
+        """Dates of all features and relative orbits, over all years."""
+        return sum(self.plan.scenes.values())
 
     @property
     def gpu_hours(self) -> float:
@@ -146,11 +171,24 @@ def plan_regions(
     if years < 1 or not features:
         raise InputError(f"years={years}, features={list(features)} are not allowed: give at least one of each")
     quotas = load_provider(provider).quotas if provider else Quotas()
+    quotas = replace(
+        quotas,
+        connections=quotas.connections or rates.connections or (1 if rates.mb_per_s is not None else None),
+        mb_per_s=quotas.mb_per_s or rates.mb_per_s,
+    )
     names = [_known(one) for one in regions] or list(RGI_KM2)
     ground = {name: RGI_KM2[name] for name in names}
+    plans = [_region(name, km2, years, features, rates, quotas) for name, km2 in ground.items()]
     if not regions:
-        ground["the globe"] = sum(RGI_KM2.values())
-    return [RegionPlan(name, _plan(km2, years, features, rates, quotas), rates.gpus) for name, km2 in ground.items()]
+        globe = _region("the globe", sum(RGI_KM2.values()), years, features, rates, quotas)
+        # slices of one region show no other
+        plans.append(replace(globe, scenes=sum(one.scenes for one in plans)))
+    return plans
+
+
+def _region(name: str, km2: float, years: int, features: tuple[str, ...], rates: Rates, quotas: Quotas) -> RegionPlan:
+    plan = _plan(km2, years, features, rates, quotas)
+    return RegionPlan(name, plan, rates.gpus, sum(plan.scenes.values()) * math.ceil(km2 * rates.ground / SLICE_KM2))
 
 
 def _known(text: str) -> str:
@@ -184,11 +222,12 @@ def assumptions(rates: Rates, features: Sequence[str], provider: str | None) -> 
     """Return what the numbers rest on, one line each."""
     return [
         f"ground: {rates.ground:g} times the glacier area of RGI 7.0, at {_RESOLUTION:g} m",
-        f"scenes: {rates.tracks} relative orbit(s), one platform, a pass every 12 days; features {', '.join(features)}",
-        "to read: every scene over all of the ground, one polarisation, bytes per pixel as a recorded scene",
+        f"dates: {rates.tracks} relative orbit(s), one platform, a pass every 12 days; features {', '.join(features)}",
+        f"scenes: at least dates x ground / {SLICE_KM2:,} km2 (an IW slice), rounded up in each region",
+        "to read: every date over all of the ground, one polarisation, bytes per pixel as a recorded scene",
         "storage: cube with 2 bytes per pixel and scene, maps with 4 per pixel and year, uncompressed",
         f"GPU: {rates.gflops:g} GFLOP/s sustained (--gflops), {rates.gpus} of them; windows overlap by "
         f"{rates.overlap:g}, {rates.steps} steps",
-        f"wall time: the longer of reading ({provider or 'no provider, so not known'}) and computing, without queues "
-        "and faults; months: of the provider's monthly transfer",
+        f"wall time: the longer of reading (quotas of {provider or 'no provider'}, else --connections x --mb-per-s, "
+        "else not known) and computing, without queues and faults; months: of the provider's monthly transfer",
     ]

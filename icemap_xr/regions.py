@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ from icemap_xr import schema
 from icemap_xr.appending import Recorded, append
 from icemap_xr.archive import LAYERS, archive, open_archive, read_glaciers, read_outlines
 from icemap_xr.burning import rasterize
+from icemap_xr.cftables import OUTLINE_OPTIONS
+from icemap_xr.complexes import polygons_of
 from icemap_xr.errors import GridError, InputError
 from icemap_xr.grid import RegionGrid
 from icemap_xr.outlines import outlines as draw
@@ -37,11 +39,13 @@ def merge(
     region: str,
     overlap: Overlap = "first",
     owners: gpd.GeoDataFrame | None = None,
+    outline_options: Mapping[str, Any] | None = None,
 ) -> Path:
     """Join the archives of neighbouring regions to one.
 
-    Outlines are drawn anew, so none ends at a former border. Areas, draws, blocks and glaciers of the single regions
-    are not joined: compute them from the joined maps. Ground and years that no region has are unobserved.
+    Outlines are drawn anew, so none ends at a former border, with the options of the archives' own. Areas, draws,
+    blocks and glaciers of the single regions are not joined: compute them from the joined maps. Ground and years that
+    no region has are unobserved.
 
     Parameters
     ----------
@@ -57,11 +61,14 @@ def merge(
         A fixed map instead: polygons with a column `region`. A pixel with its centre in one is taken from that region
         in every year, also where that has no observation; `overlap` is for the rest, and between archives of the same
         region. Where owners overlap, the first has the ground.
+    outline_options
+        Options of `icemap_xr.outlines.outlines`; needed where the archives have outlines of different options, or of
+        such as they do not tell.
 
     Raises
     ------
     InputError
-        Fewer than two archives, different calibrations, or an owner that is none of the regions.
+        Fewer than two archives, different calibrations or options of outlines, or an owner that is none of the regions.
     GridError
         The lattices differ.
     """
@@ -74,6 +81,7 @@ def merge(
     calibrations = [dict(tree["calibration"].attrs) for tree in trees]
     if any(one != calibrations[0] for one in calibrations):
         raise InputError("the archives have different calibrations: calibrate their maps alike before merging")
+    options = _outline_options(trees) if outline_options is None else dict(outline_options)
     grid, places = _common_grid(maps)
     regions = [str(tree.attrs["region"]) for tree in trees]
     owner = _owner_numbers(owners, regions, grid)
@@ -88,10 +96,31 @@ def merge(
         for name in names
     }
     ds = xr.Dataset(layers, coords={schema.YEAR: years, **grid.coords()})
-    lineage = {"merged": [{"region": tree.attrs["region"], **tree["lineage"].attrs} for tree in trees]}
+    parts = [
+        {**tree["lineage"].attrs, "region": tree.attrs["region"], "years": one[schema.YEAR].values.tolist()}
+        for tree, one in zip(trees, maps, strict=True)
+    ]
+    lineage = {"merged": parts}
     calibrator = Recorded(calibrations[0]) if calibrations[0] and schema.CALIBRATED in names else None
+    shapes = draw(ds, **options)
     more = {"overlap": "owners" if owners is not None else overlap}
-    return archive(ds, output, outlines=draw(ds), calibrator=calibrator, lineage=lineage | more, region=region)
+    return archive(ds, output, outlines=shapes, calibrator=calibrator, lineage=lineage | more, region=region)
+
+
+def _outline_options(trees: Sequence[xr.DataTree]) -> dict[str, Any]:
+    """Return the options that the outlines of all archives were drawn with; none where no archive has outlines."""
+    found = [dict(tree["outlines"].attrs.get(OUTLINE_OPTIONS) or {}) for tree in trees if _has_outlines(tree)]
+    if any(not one or one != found[0] for one in found):
+        told = "; ".join(", ".join(f"{name} {value}" for name, value in one.items()) or "not told" for one in found)
+        raise InputError(
+            f"the archives' outlines were drawn with different or unknown options ({told}): say which to draw the "
+            "merged ones with, merge(..., outline_options={'threshold': 0.5, ...})"
+        )
+    return found[0] if found else {}
+
+
+def _has_outlines(tree: xr.DataTree) -> bool:
+    return "outlines" in tree.children and bool(tree["outlines"].attrs.get("columns"))
 
 
 def subset(
@@ -113,7 +142,9 @@ def subset(
     years
         Years; all by default.
     glacier
-        A `glacier_id`: maps are cut to it in all years, with other ground unobserved.
+        A `glacier_id`: maps are cut to it in all years, with other ground unobserved, and outlines to its polygon of
+        all years together. `area_km2` of a cut outline is planar and that of the part; what holds for the whole is NaN:
+        `mean_probability`, the mapping interval and `simplified_km2`.
 
     Raises
     ------
@@ -133,7 +164,7 @@ def subset(
         if glacier not in set(known):
             raise InputError(f"the archive has no glacier {glacier!r}: it has {len(set(known))}, see `read_glaciers`")
         ground = glaciers[known == glacier].union_all()
-        glaciers, shapes = glaciers[known == glacier], shapes[shapes.intersects(ground)]
+        glaciers, shapes = glaciers[known == glacier], _clipped(shapes, ground)
         maps = _cut(maps, ground)
         box = maps.odc.geobox
         inside = rasterize([ground], box.shape, transform=box.transform).astype(bool)
@@ -149,6 +180,25 @@ def subset(
         maps = _cut(maps, ground)
         shapes, glaciers = (one[one.intersects(ground)] for one in (shapes, glaciers))
     return maps, shapes.reset_index(drop=True), glaciers.reset_index(drop=True)
+
+
+#: columns of outlines that hold for the whole polygon and not for a part of it
+_OF_WHOLE = ("mean_probability", "mapping_low_km2", "mapping_high_km2", "simplified_km2")
+
+
+def _clipped(shapes: gpd.GeoDataFrame, ground: Any) -> gpd.GeoDataFrame:
+    """Return what of the outlines lies on some ground; lines and points where they only touch it are nothing."""
+    near = shapes[shapes.intersects(ground)]
+    parts = near.geometry.intersection(ground)
+    parts = gpd.GeoSeries([polygons_of(one) for one in parts], index=near.index, crs=shapes.crs)
+    near = near.set_geometry(parts.rename(near.geometry.name))[~parts.is_empty.to_numpy()]
+    whole = near.geometry.geom_equals(shapes.geometry[near.index])
+    if "area_km2" in near:
+        near["area_km2"] = near["area_km2"].where(whole, near.geometry.area / 1e6)
+    for name in _OF_WHOLE:
+        if name in near:
+            near[name] = near[name].where(whole)
+    return near
 
 
 def _cut(maps: xr.Dataset, ground: Any) -> xr.Dataset:

@@ -19,7 +19,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from icemap_xr import schema
-from icemap_xr.arealscale import GroundWeights
+from icemap_xr.arealscale import GroundWeights, ground_areas
 from icemap_xr.blocktable import Chunk, reduce_chunks
 from icemap_xr.errors import InputError
 from icemap_xr.grid import RegionGrid
@@ -27,8 +27,6 @@ from icemap_xr.kernels.blocks import label_sums
 from icemap_xr.kernels.coverage import Piece, Rings, coverage_sums
 
 REGION = "region"
-#: length of the parts into which edges are cut before their area on the ellipsoid is taken, m
-_EDGE_M = 100.0
 #: edges of polygons in another CRS are cut into parts of this share of their extent
 _EDGE_PARTS = 1000
 #: heights of ground and sea floor, m, and numbers inside that stand for nodata
@@ -109,18 +107,9 @@ def to_pixels(shapes: NDArray[Any], grid: RegionGrid) -> NDArray[Any]:
 def true_areas(polygons: NDArray[Any], grid: RegionGrid) -> NDArray[np.float64]:
     """Return the area of polygons (in pixels of the grid) on the ellipsoid, in planar pixels."""
     transform = grid.geobox.transform
-    crs = pyproj.CRS(grid.crs)
-    to_lonlat = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
-    ellipsoid = crs.get_geod() or pyproj.Geod(ellps="WGS84")
-    cut = shapely.segmentize(polygons, _EDGE_M / grid.resolution)
-
-    def lonlat(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-        x, y = transform.c + xy[:, 0] * transform.a, transform.f + xy[:, 1] * transform.e
-        return np.column_stack(to_lonlat.transform(x, y))
-
-    turned = shapely.orient_polygons(shapely.transform(cut, lonlat))
-    areas = [abs(ellipsoid.geometry_area_perimeter(one)[0]) for one in turned]
-    return np.array(areas) / grid.resolution**2
+    scale, origin = (transform.a, transform.e), (transform.c, transform.f)
+    on_map = shapely.transform(polygons, lambda xy: xy * scale + origin)
+    return ground_areas(on_map, grid.crs) / grid.resolution**2
 
 
 def _rings(shape: Any) -> Rings:

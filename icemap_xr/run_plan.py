@@ -40,7 +40,7 @@ class RunPlan:
     share
         Share of the grid that is mapped (`predict.aoi`), 0..1.
     scenes
-        Scenes by feature, over all years.
+        Scenes by feature, over all years: passes over the region, the slices of one pass counted once.
     counted
         Whether they were counted from items rather than assumed.
     transfer_bytes
@@ -101,7 +101,7 @@ class RunPlan:
         return [
             f"grid: {self.rows} x {self.columns} px, {self.share:.1%} of it mapped{self.mask}, {self.years} years, "
             f"relative orbit {' and '.join(map(str, self.tracks)) or 'any'}",
-            f"scenes: {scenes} ({how})",
+            f"scenes: {scenes} (passes over the region, of any number of slices; {how})",
             f"to read: {self.transfer_bytes / 1e12:.2f} TB (each scene over the whole grid, one polarisation, at the "
             f"grid's pixel size; {BYTES_PER_PIXEL:.2f} bytes per pixel, as a recorded 10 m terrain-corrected scene)",
             f"reading: {hours}{months}",

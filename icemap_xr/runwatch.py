@@ -46,6 +46,8 @@ def watched(client: Client | None, model: Predictor, folder: Path, report: str =
         return
     from distributed import performance_report
 
-    # made by the scheduler when all is done: what ends with an error has none
-    with performance_report(filename=str(folder / report)):
-        yield
+    # made by the scheduler when all is done: what ends with an error has none, and keeps its cause
+    recorded = performance_report(filename=str(folder / report))
+    recorded.__enter__()
+    yield
+    recorded.__exit__(None, None, None)

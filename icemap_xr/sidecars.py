@@ -26,6 +26,7 @@ __all__ = [
     "RGI7_COLUMNS",
     "footprint",
     "glaciers_path",
+    "item_content",
     "rgi7_table",
     "sidecar_paths",
     "stac_item",
@@ -65,9 +66,13 @@ def write_geoparquet(outlines: gpd.GeoDataFrame, path: Path) -> Path:
 
 def write_item(item: pystac.Item, path: Path) -> Path:
     """Write a STAC item as JSON; the file appears complete or not at all."""
-    content = item.to_dict(include_self_link=False, transform_hrefs=False)
-    write_text(path, json.dumps(content, indent=1, allow_nan=False))
+    write_text(path, item_content(item))
     return path
+
+
+def item_content(item: pystac.Item) -> str:
+    """Return the text of the file of a STAC item."""
+    return json.dumps(item.to_dict(include_self_link=False, transform_hrefs=False), indent=1, allow_nan=False)
 
 
 def stac_item(
@@ -95,8 +100,9 @@ def stac_item(
         Names of the Zarr store and of the GeoParquet file (None: there is none) beside the item.
     lineage
         Scrubbed lineage. Of `lineage["model"]`, `name`, `architecture`, `features`, `steps` and `window` become MLM
-        fields. The MLM extension wants the model itself among the assets: that is `href`, else `sha256` as a name
-        without a place (RFC 6920); with neither the extension is not declared.
+        fields; none are written without one model that made all years. The MLM extension wants the model itself among
+        the assets: that is `href`, else `sha256` as a name without a place (RFC 6920); with neither the extension is
+        not declared.
     """
     outline, bbox = footprint(grid)
     properties = {

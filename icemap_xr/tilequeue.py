@@ -15,13 +15,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from icemap_xr.errors import (
-    CatalogError,
+    AccessError,
+    AnnotationError,
+    AssetMissingError,
+    CatalogUnavailableError,
     ClusterError,
-    IcemapError,
+    ElevationError,
+    EmptySearchError,
+    GeolocationError,
     InputError,
     MissingExtraError,
     ModelError,
@@ -41,7 +47,17 @@ _LEASES, _DONE, _DEAD = "leases", "done", "dead"
 #: most seconds between two looks at tiles that other processes have
 _POLL = 5.0
 #: what every tile would meet: the run ends, and no tile is blamed
-_EVERYWHERE = (InputError, ModelError, PlanError, ClusterError, MissingExtraError, OutputExistsError)
+_EVERYWHERE = (
+    InputError,
+    ModelError,
+    PlanError,
+    ClusterError,
+    CatalogUnavailableError,
+    MissingExtraError,
+    OutputExistsError,
+)
+#: what is wrong with one tile's scenes or heights, and will be at the next try, too
+_OF_THE_TILE = (EmptySearchError, AssetMissingError, AccessError, AnnotationError, ElevationError, GeolocationError)
 
 #: does a tile; what it returns is kept in its record (plain JSON types)
 Work = Callable[[Tile], dict[str, Any]]
@@ -128,13 +144,11 @@ class _Queue:
         except LeaseLost:
             logger.warning("tile %s was taken over by another process: this one gave no sign of life", tile.name)
             return False
-        except _EVERYWHERE as error:
-            self.leases.fail(tile.name, number, Trouble(1, error).cause, counted=False)
-            raise
         except Exception as error:
-            # what a catalogue does not have will not be there at the next try
-            final = isinstance(error, CatalogError) and isinstance(error, IcemapError)
-            cause = Trouble(1, error).cause
+            cause, final = Trouble(1, error).cause, isinstance(error, _OF_THE_TILE)
+            if isinstance(error, _EVERYWHERE) and not final:
+                self.leases.fail(tile.name, number, cause, counted=False)
+                raise
             self.leases.fail(tile.name, number, cause, final=final)
             logger.warning("tile %s failed (%s)", tile.name, cause)
             return False
@@ -248,9 +262,9 @@ class TilesStatus:
     workers
         Processes that are at work.
     tiles_per_hour
-        Over the last `recent` tiles; None before the second one.
+        Over the last `recent` tiles since the last pause; None before the second one.
     hours_left
-        At that rate; None where it is not known.
+        At that rate; None where it is not known, or nobody is at work.
     causes
         Why tiles were set aside, the most frequent first.
     """
@@ -294,7 +308,7 @@ def status(plan: TilePlan, *, stale: float = STALE, recent: int = 100) -> TilesS
             if tries and leases.alive(tries[-1]):
                 workers.append(tries[-1].owner)
         leases.close()
-    times = sorted(datetime.fromisoformat(one["when"]).timestamp() for one in records)[-recent:]
+    times = _without_pauses(sorted(datetime.fromisoformat(one["when"]).timestamp() for one in records)[-recent:], stale)
     rate = None if len(times) < 2 or times[-1] == times[0] else (len(times) - 1) / (times[-1] - times[0]) * 3600
     left = len(plan.tiles) - len(ended)
     return TilesStatus(
@@ -308,9 +322,17 @@ def status(plan: TilePlan, *, stale: float = STALE, recent: int = 100) -> TilesS
         retried=sum(int(one["tries"]) > 1 for one in records),
         workers=tuple(workers),
         tiles_per_hour=rate,
-        hours_left=None if rate is None else left / rate,
+        hours_left=None if rate is None or not workers else left / rate,
         causes=tuple(Counter(one.cause for one in dead).most_common()),
     )
+
+
+def _without_pauses(times: list[float], stale: float) -> list[float]:
+    """Return the times since the last pause: one much longer than between other tiles, in which nobody worked."""
+    gaps = sorted(after - before for before, after in pairwise(times))
+    limit = max(stale, 20 * gaps[len(gaps) // 2]) if gaps else 0.0
+    since = max((number for number in range(1, len(times)) if times[number] - times[number - 1] > limit), default=0)
+    return times[since:]
 
 
 def dead_tiles(plan: TilePlan) -> list[Dead]:

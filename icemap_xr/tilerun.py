@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,11 @@ from shapely import box
 from shapely.geometry.base import BaseGeometry
 
 from icemap_xr.cluster import ClusterOptions, cluster
+from icemap_xr.clustercheck import gone, told_if_gone
 from icemap_xr.config import RunConfig
-from icemap_xr.errors import InputError
+from icemap_xr.errors import ClusterError, IncompleteRunError, InputError, NothingObservedError, PlanError
 from icemap_xr.execute import TRIES
+from icemap_xr.folders import file_sha256
 from icemap_xr.leases import STALE
 from icemap_xr.models import load_model
 from icemap_xr.run import run
@@ -39,7 +41,16 @@ def plan_tiles(
     if config.predict.aoi is not None:
         # read now: a raster, or a file that is not there, would be met by every tile
         as_frame(_vector(config.predict.aoi))
-    return make_plan(config, folder, regions=regions, tile_km=tile_km, window=_model(config).spec.window, name=name)
+    model = _model(config)
+    return make_plan(
+        config,
+        folder,
+        regions=regions,
+        tile_km=tile_km,
+        window=model.spec.window,
+        name=name,
+        inputs=_inputs(config, model),
+    )
 
 
 def run_plan_tiles(
@@ -51,8 +62,33 @@ def run_plan_tiles(
     wait: bool = True,
 ) -> TilesOutcome:
     """Run tiles of a plan on the configured cluster, which is started once; see `icemap_xr.tilequeue.run_tiles`."""
+    check_inputs(plan)
     with cluster(**asdict(plan.config.cluster)) as client, _watched(client, plan):
-        return run_tiles(plan, partial(run_tile, plan), tiles=tiles, tries=tries, stale=stale, wait=wait)
+        work = partial(run_tile, plan, client=client)
+        return run_tiles(plan, work, tiles=tiles, tries=tries, stale=stale, wait=wait)
+
+
+def check_inputs(plan: TilePlan) -> None:
+    """Refuse weights or an area of interest that are not those of the plan: their tiles do not belong together.
+
+    Raises
+    ------
+    PlanError
+        They were changed.
+    """
+    now = _inputs(plan.config, _model(plan.config))
+    changed = [name for name, digest in now.items() if plan.inputs.get(name, digest) != digest]
+    if changed:
+        raise PlanError(
+            f"{' and '.join(changed)} changed since the plan in {plan.folder} was made: bring the old file back, or "
+            "make a new plan in another folder"
+        )
+
+
+def _inputs(config: RunConfig, model: Predictor) -> dict[str, str]:
+    aoi = config.predict.aoi
+    area = {} if aoi is None else {"aoi": file_sha256(Path(aoi))}
+    return {"weights": model.spec.digest} | area
 
 
 def _watched(client: Client | None, plan: TilePlan) -> AbstractContextManager[None]:
@@ -69,24 +105,55 @@ def _model(config: RunConfig) -> Predictor:
     )
 
 
-def run_tile(plan: TilePlan, tile: Tile) -> dict[str, Any]:
-    """Run one tile into its folder on the current cluster; resumable. Returns its areas as plain JSON types."""
+def run_tile(plan: TilePlan, tile: Tile, *, client: Client | None = None) -> dict[str, Any]:
+    """Run one tile into its folder on the current cluster; resumable. Returns its areas as plain JSON types.
+
+    A tile of which no pixel was observed is mapped, and has no areas.
+
+    Raises
+    ------
+    ClusterError
+        The scheduler of `client` is gone: that is not the tile's fault.
+    """
     own = tile_config(plan, tile)
     if own is None:
         return {"mapped": False, "years": []}
-    return {"mapped": True} | run(own, plan.results(tile)).summary()
+    try:
+        with _told(client):
+            return {"mapped": True} | run(own, plan.results(tile)).summary()
+    except NothingObservedError:
+        return {"mapped": True, "observed_km2": 0.0, "years": []}
+
+
+@contextmanager
+def _told(client: Client | None) -> Iterator[None]:
+    if client is None:
+        yield
+        return
+    try:
+        with told_if_gone(client):
+            yield
+    except IncompleteRunError as error:
+        if error.failures or not gone(client):
+            raise
+        raise ClusterError(str(error)) from None
 
 
 def tile_config(plan: TilePlan, tile: Tile) -> RunConfig | None:
-    """Return the configuration of one tile; None where its ground is outside of `predict.aoi`.
+    """Return the configuration of one tile; None where no ground of its region is inside of `predict.aoi`.
 
     The grid is the tile with a window's ground around it, in which windows lie as in the whole region. The area of
-    interest is the tile itself, so only it is mapped, and only it counts in areas and outlines.
+    interest is the ground of the tile's region in the tile, so only it is mapped, and only it counts in areas and
+    outlines.
     """
     config = plan.config
     shape: BaseGeometry = box(*tile.bounds)
     if config.predict.aoi is not None:
         shape = shape.intersection(union_in_crs(_vector(config.predict.aoi), tile.crs))
+        if shape.area == 0:
+            return None
+    if (region := plan.outline(tile)) is not None:
+        shape = shape.intersection(union_in_crs(region, tile.crs))
         if shape.area == 0:
             return None
     west, south, east, north = tile.bounds

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -26,14 +26,15 @@ from shapely.geometry.base import BaseGeometry
 
 from icemap_xr.config import RunConfig, parse_config
 from icemap_xr.errors import InputError, OutputExistsError, PlanError
-from icemap_xr.folders import write_text
+from icemap_xr.folders import file_sha256, write_text
 from icemap_xr.lineage import scrub
 from icemap_xr.types import StrPath
 from icemap_xr.vectors import as_frame, union_in_crs
 
 PLAN, TABLE, MAP = "plan.json", "tiles.csv", "tiles.geojson"
+_REGIONS = "regions"
 #: of the files of a plan; another one cannot be read
-FORMAT = 1
+FORMAT = 2
 #: columns of a layer of regions that may hold the region's name
 _NAMES = ("region", "name", "o1region", "full_name", "id")
 
@@ -90,12 +91,15 @@ class TilePlan:
         All tiles.
     halo_m
         Metres of ground around each tile that are read with it.
+    inputs
+        sha256 of what the configuration does not hold: `weights`, `aoi`, and the ground of each region of a layer.
     """
 
     folder: Path
     config: RunConfig
     tiles: tuple[Tile, ...]
     halo_m: float
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def km2(self) -> float:
@@ -105,6 +109,16 @@ class TilePlan:
     def results(self, tile: Tile) -> Path:
         """Return the folder of a tile's results."""
         return self.folder / "results" / tile.name
+
+    def outline(self, tile: Tile) -> Path | None:
+        """Return the file with the ground of a tile's region; None where a plan has no layer of regions."""
+        digest = self.inputs.get(f"{_REGIONS}/{tile.region}")
+        if digest is None:
+            return None
+        path = self.folder / _REGIONS / f"{tile.region}.gpkg"
+        if not path.exists() or file_sha256(path) != digest:
+            raise PlanError(f"{path} is missing or was changed since the plan was made: make a new plan")
+        return path
 
     def select(
         self, *, index: int | None = None, part: str | None = None, shard: str | None = None
@@ -135,7 +149,10 @@ class TilePlan:
             first, _, last = part.partition(":")
             if ":" not in part or not all(one == "" or one.isdigit() for one in (first, last)):
                 raise InputError(f"slice {part!r} is not allowed: give FIRST:LAST, such as 100:200 (200 not included)")
-            return self.tiles[int(first or 0) : int(last) if last else None]
+            found = self.tiles[int(first or 0) : int(last) if last else None]
+            if not found:
+                raise InputError(f"slice {part!r} holds no tile: the plan has the tiles 0 to {len(self.tiles) - 1}")
+            return found
         if shard is not None:
             number, _, count = shard.partition("/")
             if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
@@ -145,9 +162,19 @@ class TilePlan:
 
 
 def make_plan(
-    config: RunConfig, folder: StrPath, *, regions: Any = None, tile_km: float, window: int, name: str | None = None
+    config: RunConfig,
+    folder: StrPath,
+    *,
+    regions: Any = None,
+    tile_km: float,
+    window: int,
+    name: str | None = None,
+    inputs: Mapping[str, str] | None = None,
 ) -> TilePlan:
     """Cut regions into tiles, and write the plan.
+
+    Tiles of a layer of regions count on the ground of their region alone, so that regions which share a tile's ground
+    do not count it twice.
 
     Parameters
     ----------
@@ -164,6 +191,8 @@ def make_plan(
         Side of the model's windows in pixels.
     name
         Column with the regions' names; by default the first of region, name, o1region, full_name, id.
+    inputs
+        sha256 of what the configuration names and does not hold.
 
     Returns
     -------
@@ -195,12 +224,27 @@ def make_plan(
     # what a window that covers the tile's edge can see, rounded up to strides so that windows stay in their places
     halo = math.ceil(window / stride) * step
     tiles: list[Tile] = []
+    shapes: list[tuple[str, gpd.GeoDataFrame]] = []
     for region, crs, shape in _regions(config, regions, name):
+        # regions apart from each other, too: the second one's ground would replace the first one's
+        if region in {known for known, _ in shapes}:
+            raise InputError(
+                f"several regions would have tiles named {region!r}: of names, letters, digits, _ and - are kept, 60 "
+                "at most; give the regions names that differ in these"
+            )
+        if regions is not None:
+            shapes.append((region, gpd.GeoDataFrame(geometry=[shape], crs=crs)))
         tiles += _cut(region, crs, shape, side, len(tiles))
     if not tiles:
         raise InputError("the regions hold no tile: give polygons with an area")
     plan = TilePlan(target, config, tuple(tiles), halo)
     target.mkdir(parents=True, exist_ok=True)
+    digests = dict(inputs or {})
+    for region, frame in shapes:
+        (target / _REGIONS).mkdir(exist_ok=True)
+        path = target / _REGIONS / f"{region}.gpkg"
+        frame.to_file(path, driver="GPKG", layer="region")
+        digests[f"{_REGIONS}/{region}"] = file_sha256(path)
     table = _table(plan.tiles)
     write_text(target / TABLE, table)
     write_text(target / MAP, _frame(plan.tiles).to_json())
@@ -211,6 +255,7 @@ def make_plan(
         "digest": config.digest,
         "halo_m": halo,
         "tiles": len(tiles),
+        "inputs": digests,
         "table_sha256": hashlib.sha256(table.encode()).hexdigest(),
     }
     # last: a plan without it was not finished
@@ -260,7 +305,9 @@ def read_plan(folder: StrPath, config: RunConfig | None = None) -> TilePlan:
             "use that configuration, or make a new plan in another folder"
         )
     # how it is run may change between runs, what comes out may not
-    return TilePlan(path, own if config is None else config, _tiles(path / TABLE), float(head["halo_m"]))
+    return TilePlan(
+        path, own if config is None else config, _tiles(path / TABLE), float(head["halo_m"]), head["inputs"]
+    )
 
 
 def _normal(config: RunConfig) -> RunConfig:

@@ -9,6 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from icemap_xr.blocktable import facts_kept
+from icemap_xr.drawcalls import check_one_call
 from icemap_xr.errors import InputError, SchemaError, UnequalGroundWarning, warn
 from icemap_xr.kernels.draws import BOUNDS, percentile_interval
 from icemap_xr.options import calendar_years, check_level, made_by
@@ -120,7 +121,7 @@ def trend(areas: xr.Dataset, *, method: Literal["linear", "theil-sen"] = "linear
     Raises
     ------
     InputError
-        Fewer than two years with data, duplicate years, or a wrong option.
+        Fewer than two years with data, duplicate years, years that different calls drew, or a wrong option.
     SchemaError
         `draws` or its years are missing.
     """
@@ -130,6 +131,7 @@ def trend(areas: xr.Dataset, *, method: Literal["linear", "theil-sen"] = "linear
     used = np.isfinite(draws).any(axis=1)
     if used.sum() < 2:
         raise InputError(f"trend needs at least 2 years with data, got {int(used.sum())}: map more years")
+    check_one_call(areas, years[used], "trend")
     slope = _linear if method == "linear" else _theil_sen
     value = slope(years[used], _best(areas, draws)[used, None])[0]
     attrs = {**facts_kept(areas), "method": method, "level": level, "years": years[used].astype(int).tolist()}
@@ -157,7 +159,7 @@ def change(areas: xr.Dataset, *, first: int | None = None, last: int | None = No
     Raises
     ------
     InputError
-        A year is not there, both are the same, or a wrong option.
+        A year is not there, both are the same, different calls drew them, or a wrong option.
     SchemaError
         `draws` or its years are missing.
     """
@@ -168,6 +170,7 @@ def change(areas: xr.Dataset, *, first: int | None = None, last: int | None = No
             raise InputError(f"year {year} is not there: give one of {', '.join(f'{y:g}' for y in years)}")
     if first == last:
         raise InputError(f"change needs two years, got {first:g} twice: give an earlier and a later one")
+    check_one_call(areas, np.array([first, last]), "change")
     a, b = np.flatnonzero(years == first)[0], np.flatnonzero(years == last)[0]
     best = _best(areas, draws)
     attrs = {**facts_kept(areas), "first": int(first), "last": int(last), "level": level}

@@ -19,6 +19,8 @@ from icemap_xr.types import StrPath
 
 _CHUNK = re.compile(r"(?P<array>.+)/(?P<chunk>c(/\d+)*)")
 
+#: begins the names of files that lie beside a store
+_BESIDE = "../"
 #: files hashed at the same time
 _READERS = 4
 
@@ -30,7 +32,7 @@ class Fault:
     Parameters
     ----------
     file
-        Path inside the store.
+        Path from the store's folder.
     what
         ``"missing"``, ``"damaged"``, or ``"unexpected"``: it was not there when the store was finished.
     """
@@ -53,7 +55,8 @@ def verify(path: StrPath) -> list[str]:
     """Read every file of a store written by icemap-xr and return what is wrong, one line each.
 
     Chunks, metadata, the table of hashes and the manifest are checked bit by bit; a file that does not belong to the
-    store is a fault too.
+    store is a fault too. The GeoParquet files and the STAC item beside an archive must say what a whole archive holds;
+    one that was moved without any of them is whole.
 
     Parameters
     ----------
@@ -85,7 +88,12 @@ def find_faults(path: StrPath) -> list[Fault]:
         return [Fault(FILES, "missing"), *_compare(folder, manifest["metadata_sha256"], whole=False)]
     if files.file_hash(folder / FILES) != manifest.get("files_sha256"):
         return [Fault(FILES, "damaged"), *_compare(folder, manifest["metadata_sha256"], whole=False)]
-    return list(_compare(folder, files.read_table(folder / FILES)))
+    faults = list(_compare(folder, files.read_table(folder / FILES)))
+    if faults or manifest["plan"].get("kind") != "archive":
+        return faults
+    from icemap_xr.sidecarcheck import sidecar_faults  # cubes need none of what it imports
+
+    return [Fault(f"{_BESIDE}{name}", what) for name, what in sidecar_faults(folder)]
 
 
 def repair_commands(path: StrPath, faults: Sequence[Fault]) -> list[str]:
@@ -96,6 +104,9 @@ def repair_commands(path: StrPath, faults: Sequence[Fault]) -> list[str]:
     except Exception:  # a manifest that cannot be read says nothing
         manifest = {}
     again = str(manifest.get("written_by") or "the call that wrote it")
+    if all(fault.file.startswith(_BESIDE) for fault in faults):
+        call = f"from icemap_xr.archive import write_sidecars; write_sidecars({str(path)!r})"
+        return [f"python -c {shlex.quote(call)}"]
     if all(fault.what == "unexpected" for fault in faults):
         return [f"rm {' '.join(shlex.quote(str(Path(path) / fault.file)) for fault in faults)}"]
     if not manifest.get("repeatable", True):

@@ -22,10 +22,11 @@ def archive() -> None:
 @click.argument("path", metavar="ARCHIVE", type=_STORE)
 def info(path: Path) -> None:
     """Show what ARCHIVE holds."""
-    from icemap_xr.archive import open_archive, read_glaciers, read_outlines
+    from icemap_xr.archive import attributes, open_archive, read_glaciers, read_outlines
     from icemap_xr.grid import RegionGrid
     from icemap_xr.regions import crs_name
     from icemap_xr.sidecars import footprint
+    from icemap_xr.sources import model_names, scene_count
 
     tree = open_archive(path)
     maps = tree["maps"].to_dataset()
@@ -33,11 +34,11 @@ def info(path: Path) -> None:
     bounds = ", ".join(f"{one:.0f}" for one in grid.geobox.boundingbox.bbox)
     degrees = ", ".join(f"{one:.3f}" for one in footprint(grid)[1])
     curve = tree["calibration"].attrs
-    model = tree["lineage"].attrs.get("model") or {}
+    record, years = attributes(tree, "lineage"), [int(year) for year in maps["year"].values]
     glaciers = read_glaciers(tree)
     rows = {
         "region": tree.attrs["region"],
-        "years": ", ".join(str(int(year)) for year in maps["year"].values),
+        "years": ", ".join(map(str, years)),
         "grid": f"{grid.shape[0]} x {grid.shape[1]} pixels of {grid.resolution:g} m, {crs_name(grid.crs)}",
         "extent": f"{bounds} (west, south, east, north, m)",
         "in degrees": f"{degrees} (the same, as for export --bbox)",
@@ -49,8 +50,8 @@ def info(path: Path) -> None:
         "draws": ", ".join(map(str, tree["draws"].data_vars)) or "none",
         "blocks": ", ".join(map(str, tree["blocks"].data_vars)) or "none",
         "calibration": str(curve.get("name") or curve.get("type") or "without a name") if curve else "none",
-        "model": str(model.get("name", "not recorded")) if isinstance(model, dict) else str(model),
-        "scenes": str(len(tree["lineage"].attrs.get("stac_items", []))),
+        "model": model_names(record, years),
+        "scenes": str(scene_count(record, years)),
     }
     table = Table("", "", title=str(path), show_header=False)
     for name, value in rows.items():

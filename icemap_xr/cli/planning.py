@@ -20,6 +20,8 @@ from icemap_xr.cli import console
 @click.option("--ground", type=float, default=2.0, show_default=True, help="Mapped ground per glacier area.")
 @click.option("--tracks", type=int, default=1, show_default=True, help="Relative orbits mapped at each place.")
 @click.option("--overlap", type=float, default=0.5, show_default=True)
+@click.option("--connections", type=int, help="Connections at a time where the provider has no quota; 1 by default.")
+@click.option("--mb-per-s", type=float, help="MB/s of each connection where the provider has no quota.")
 def plan(
     regions: tuple[str, ...],
     years: tuple[int, ...],
@@ -30,20 +32,34 @@ def plan(
     ground: float,
     tracks: int,
     overlap: float,
+    connections: int | None,
+    mb_per_s: float | None,
 ) -> None:
     """Say what REGIONS (RGI first-order regions, such as svalbard or 11; all by default) would take."""
     from icemap_xr.region_plan import Rates, assumptions, plan_regions
 
-    rates = Rates(gflops=gflops, gpus=gpus, ground=ground, tracks=tracks, overlap=overlap)
+    rates = Rates(gflops, gpus, ground, tracks, overlap, connections=connections, mb_per_s=mb_per_s)
     plans = plan_regions(regions, years=len(years), features=features, rates=rates, provider=provider)
-    columns = ("region", "ground km2", "scenes", "read TB", "storage TB", "PFLOP", "GPU hours", "wall hours", "months")
+    columns = (
+        "region",
+        "ground km2",
+        "dates",
+        "scenes",
+        "read TB",
+        "storage TB",
+        "PFLOP",
+        "GPU hours",
+        "wall hours",
+        "months",
+    )
     table = Table(*columns, title=f"{len(years)} years")
     for one in plans:
         numbers, quota = one.plan, one.plan.quotas.tb_per_month
         table.add_row(
             one.name,
             f"{numbers.rows * numbers.columns / 1e4:,.0f}",
-            f"{sum(numbers.scenes.values()):,}",
+            f"{one.passes:,}",
+            f"{one.scenes:,}",
             f"{numbers.transfer_bytes / 1e12:,.1f}",
             f"{one.storage_tb:,.1f}",
             f"{numbers.flops / 1e15:,.1f}",

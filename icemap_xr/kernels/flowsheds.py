@@ -158,7 +158,13 @@ def complete(labels: Labels, ice: Bools) -> tuple[Labels, int]:
 
 
 def absorb_slivers(
-    labels: Labels, cell: float, small: float, narrow: float, compactness: float, keep: Sequence[int] = ()
+    labels: Labels,
+    cell: float,
+    small: float,
+    narrow: float,
+    compactness: float,
+    keep: Sequence[int] = (),
+    fixed: Bools | None = None,
 ) -> Labels:
     """Give pieces that are too small, or small and narrow, to the neighbour with the longest common border.
 
@@ -178,6 +184,8 @@ def absorb_slivers(
         Below this, 0..1, a piece is narrow; a disc has 1.
     keep
         Numbers of which the largest piece is never a sliver.
+    fixed
+        `(y, x)` bool: a piece with any of these pixels is never a sliver.
     """
     domain = labels > 0
     if not domain.any():
@@ -200,6 +208,8 @@ def absorb_slivers(
     order = np.lexsort((np.arange(count), -pixels, owner))
     largest = order[np.unique(owner[order], return_index=True)[1]]
     sliver[largest[np.isin(owner[largest], np.asarray(keep, np.int64))]] = False
+    if fixed is not None:
+        sliver[piece[domain.ravel() & fixed.ravel()]] = False
     a, b = piece[one[~same]], piece[other[~same]]
     owner = _adopted(owner, pixels, sliver, np.concatenate([a, b]), np.concatenate([b, a]))
     return np.where(domain, owner[piece].reshape(labels.shape), 0).astype(np.int32)

@@ -9,7 +9,8 @@ import shapely
 from numpy.typing import NDArray
 from scipy.ndimage import label
 
-from icemap_xr.kernels.polygons import Bools, Ints, Polygons
+from icemap_xr.kernels.enclosing import Borders, corners_of, trace_borders
+from icemap_xr.kernels.polygons import Bools, Ints, Polygons, trace
 
 
 def gaps(values: NDArray[Any], row: int, column: int, width: int, most: int) -> Ints:
@@ -67,19 +68,17 @@ def fill_holes(polygons: Polygons, most: int, unseen: Ints, width: int) -> tuple
     filled = polygons.hole & (-size <= most)
     holes = _rings(polygons, filled, ring)
     if len(unseen) and len(holes):
-        rows, columns = np.divmod(unseen, width)
-        points = np.asarray(shapely.points(columns + 0.5, rows + 0.5), object)
         known = np.ones(len(holes), bool)
-        known[shapely.STRtree(points).query(holes, predicate="contains")[0]] = False
+        known[_held(holes, *np.divmod(unseen, width))[0]] = False
         filled[np.flatnonzero(filled)[~known]] = False
         holes = holes[known]
     if not filled.any():
         return polygons, np.ones(len(polygons.pixels), bool)
     # the first corner of an exterior is the upper left one of its first pixel
     outer = polygons.offsets[:-1][~polygons.hole]
-    centres = np.asarray(shapely.points(polygons.columns[outer] + 0.5, polygons.rows[outer] + 0.5), object)
     lost = np.zeros(len(polygons.pixels), bool)
-    lost[polygons.polygon[~polygons.hole][shapely.STRtree(centres).query(holes, predicate="contains")[1]]] = True
+    within = _held(holes, polygons.rows[outer], polygons.columns[outer])[1]
+    lost[polygons.polygon[~polygons.hole][within]] = True
     pixels = polygons.pixels.copy()
     np.add.at(pixels, polygons.polygon[filled], -size[filled])
     keep = ~filled & ~lost[polygons.polygon]
@@ -96,7 +95,63 @@ def fill_holes(polygons: Polygons, most: int, unseen: Ints, width: int) -> tuple
     return left, ~lost
 
 
-def _rings(polygons: Polygons, wanted: Bools, ring: Ints) -> NDArray[np.object_]:
+def fill_enclosed(
+    corners: Ints, polygons: Polygons, shape: tuple[int, int], most: int, unseen: Ints
+) -> tuple[Polygons, Bools]:
+    """Fill the holes of glaciers that are joined through corners, also holes that only several polygons enclose.
+
+    A hole is ground connected through sides. It counts with the glaciers in it that do not touch its border; they are
+    filled up with it, become part of the glacier around, and are lost. A hole with ground that was not observed is
+    left as it is.
+
+    Parameters
+    ----------
+    corners
+        All corners of the raster.
+    polygons
+        What `trace` makes of them with 8-connectivity.
+    shape
+        Rows and columns of the raster.
+    most
+        Largest hole that is filled, in pixels.
+    unseen
+        From `gaps`, of all blocks.
+
+    Returns
+    -------
+    tuple of Polygons and ndarray of bool
+        The polygons of the filled raster, and which of the given ones were not lost. The groups of both are the same
+        glaciers in the same order.
+    """
+    borders = trace_borders(corners, shape)
+    filled = (borders.area < 0) & (-borders.area <= most)
+    ring = np.repeat(np.arange(len(filled)), np.diff(borders.offsets))
+    # where a border meets itself at a vertex the polygon is invalid, but what lies inside is still well defined
+    holes = _rings(borders, filled, ring)
+    if len(unseen) and len(holes):
+        known = np.ones(len(holes), bool)
+        known[_held(holes, *np.divmod(unseen, shape[1]))[0]] = False
+        filled[np.flatnonzero(filled)[~known]] = False
+        holes = holes[known]
+    kept = np.ones(len(polygons.pixels), bool)
+    if not filled.any():
+        return polygons, kept
+    start = borders.offsets[:-1]
+    gone = np.zeros(len(filled), bool)
+    gone[_held(holes, borders.rows[start], borders.columns[start])[1]] = True
+    outer = polygons.offsets[:-1][~polygons.hole]
+    owner = polygons.polygon[~polygons.hole]
+    kept[owner[_held(holes, polygons.rows[outer], polygons.columns[outer])[1]]] = False
+    return trace(corners_of(borders, ~gone, shape[1]), shape, 8), kept
+
+
+def _held(holes: NDArray[np.object_], rows: Ints, columns: Ints) -> NDArray[np.intp]:
+    """Return which holes hold the centres of which pixels, as two rows of numbers."""
+    centres = np.asarray(shapely.points(columns + 0.5, rows + 0.5), object)
+    return np.asarray(shapely.STRtree(centres).query(holes, predicate="contains"))
+
+
+def _rings(polygons: Polygons | Borders, wanted: Bools, ring: Ints) -> NDArray[np.object_]:
     """Return some rings as geometries in columns and rows; `ring` is that of each vertex."""
     taken = wanted[ring]
     if not taken.any():

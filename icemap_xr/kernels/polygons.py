@@ -158,32 +158,41 @@ def trace(corners: Ints, shape: tuple[int, int], connectivity: int = 4) -> Polyg
     Polygons
         The same for any division of the raster into blocks.
     """
-    height, width = shape
-    corners = np.sort(corners)
-    count = len(corners)
-    vertex, pixel, convex = corners >> 3, (corners >> 1) & 3, corners & 1
-    row, column = np.divmod(vertex, width + 1)
-    after = _link(row, column, pixel, convex, height)
-    twins = np.flatnonzero(vertex[1:] == vertex[:-1])
+    row, column, after, twins = linked(corners, shape)
+    count = len(row)
     if len(twins):
-        ring = _cycles(after)
+        ring = cycles(after)
         same = twins[ring[twins] == ring[twins + 1]]
         after[same], after[same + 1] = after[same + 1], after[same].copy()
-    ring = _cycles(after)
+    ring = cycles(after)
     rings = int(ring.max()) + 1 if count else 0
-
-    # Green: the area is the sum of column * d(northing), and a ring's northing falls as its row grows
-    area = np.zeros(rings, np.int64)
-    np.add.at(area, ring, column * (row - row[after]))
+    area = ring_areas(row, column, after, ring, rings)
     hole = area < 0
     polygon = _owners(row, column, after, ring, hole)
     pixels = np.zeros(int((~hole).sum()), np.int64)
     np.add.at(pixels, polygon, area)
-    order, offsets = _walk(after, ring, rings)
+    order, offsets = walk(after, ring, rings)
     group = np.arange(len(pixels))
     if connectivity == 8 and len(twins):
         group = _groups(polygon[ring[twins]], polygon[ring[twins + 1]], len(pixels))
     return Polygons(row[order], column[order], offsets, hole, polygon, pixels, group)
+
+
+def linked(corners: Ints, shape: tuple[int, int]) -> tuple[Ints, Ints, Ints, Ints]:
+    """Return row, column and next corner of each corner, and the first of every two that share a vertex."""
+    height, width = shape
+    corners = np.sort(corners)
+    vertex, pixel, convex = corners >> 3, (corners >> 1) & 3, corners & 1
+    row, column = np.divmod(vertex, width + 1)
+    return row, column, _link(row, column, pixel, convex, height), np.flatnonzero(vertex[1:] == vertex[:-1])
+
+
+def ring_areas(row: Ints, column: Ints, after: Ints, ring: Ints, rings: int) -> Ints:
+    """Return the area of each ring in pixels, below 0 for a hole."""
+    # Green: the area is the sum of column * d(northing), and a ring's northing falls as its row grows
+    area = np.zeros(rings, np.int64)
+    np.add.at(area, ring, column * (row - row[after]))
+    return area
 
 
 def _link(row: Ints, column: Ints, pixel: Ints, convex: Ints, height: int) -> Ints:
@@ -210,7 +219,7 @@ def _graph(after: Ints) -> csr_array:
     return csr_array((np.ones(count), after.astype(np.int32), np.arange(count + 1, dtype=np.int32)), (count, count))
 
 
-def _cycles(after: Ints) -> Ints:
+def cycles(after: Ints) -> Ints:
     """Return the cycle of each member of a permutation; cycles are numbered by their first member."""
     if not len(after):
         return np.empty(0, np.int64)
@@ -222,7 +231,7 @@ def _cycles(after: Ints) -> Ints:
     return np.asarray(rank[label])
 
 
-def _walk(after: Ints, ring: Ints, rings: int) -> tuple[Ints, Ints]:
+def walk(after: Ints, ring: Ints, rings: int) -> tuple[Ints, Ints]:
     """Return the corners in the order of their rings, and where each ring starts."""
     offsets = np.concatenate([[0], np.cumsum(np.bincount(ring, minlength=rings))])
     if not rings:

@@ -14,6 +14,7 @@ import yaml
 
 from icemap_xr.cluster import cluster
 from icemap_xr.cube import build_cube
+from icemap_xr.grid import RegionGrid
 from icemap_xr.testing.counting import CountingServer, serve_counting
 from icemap_xr.testing.fakes import small_grid
 from icemap_xr.testing.rasters import rtc_item, write_raster
@@ -40,15 +41,15 @@ def profile(folder: Path, **quotas: Any) -> str:
     return str(path)
 
 
-def read(server: CountingServer, folder: Path, **quotas: Any) -> xr.Dataset:
+def read(server: CountingServer, folder: Path, grid: RegionGrid | None = None, **quotas: Any) -> xr.Dataset:
     items = []
-    for number in range(SCENES):
+    for number in range(len(list(server.folder.glob("*.tif")))):
         item = rtc_item(server.folder / f"{number}.tif", f"2020-{1 + number // 2:02d}-{1 + 14 * (number % 2):02d}")
         for asset in item.assets.values():
             asset.href = f"{server.address}/{Path(asset.href).name}"
         items.append(item)
-    grid, path = small_grid(SHAPE), folder / "cube.zarr"
-    return build_cube(pystac.ItemCollection(items), grid, path, steps=3, profile=profile(folder, **quotas))
+    path, chosen = folder / "cube.zarr", grid or small_grid(SHAPE)
+    return build_cube(pystac.ItemCollection(items), chosen, path, steps=3, profile=profile(folder, **quotas))
 
 
 def test_without_quotas_workers_read_at_once(server: CountingServer, tmp_path: Path) -> None:
@@ -80,3 +81,17 @@ def test_bytes_hold_over_processes(server: CountingServer, tmp_path: Path) -> No
 def test_threads_of_one_process_share_them_too(server: CountingServer, tmp_path: Path) -> None:
     read(server, tmp_path, connections=1, requests_per_min=6000)
     assert server.most == 1
+
+
+def test_bytes_hold_on_a_grid_coarser_than_the_rasters(tmp_path: Path) -> None:
+    # 4.2 MB each, of which the grid of 40 m keeps a sixteenth of the pixels
+    rng, side, rate = np.random.default_rng(0), 1024, 8.0
+    for number in range(6):
+        write_raster(tmp_path / "rasters" / f"{number}.tif", rng.lognormal(-3, 1, (side, side)))
+    coarse = small_grid((side // 4, side // 4), resolution=40.0)
+    with serve_counting(tmp_path / "rasters", pause=0) as server:
+        read(server, tmp_path, coarse, connections=1, mb_per_s=rate)
+    assert sum(size for _, size in server.answers) > 6 * 4e6, "the test would prove nothing"
+    # what the slot may take for a block at once comes on top
+    _, size = server.busiest(1.0)
+    assert size <= rate * 1e6 + 4.7e6

@@ -308,3 +308,26 @@ def test_areas_of_another_kind_are_refused(old, name, other):
     with pytest.raises(InputError, match=f"areas have {name} .*two kinds"):
         append(path, new, **{**given, "areas": given["areas"].assign_attrs({name: other})})
     assert open_archive(path)["maps/probability"].sizes["year"] == 2
+
+
+def test_a_new_call_after_a_killed_one_of_other_data_starts_anew(old, monkeypatch):
+    """The draft of the call that was killed before its store took the place is of data that were corrected since."""
+    _, _, path = old
+    wrong, right = calibrated(maps([2021], seed=9)), calibrated(maps([2021], seed=10))
+    clean = names(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(appending, "_take_place", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            append(path, wrong, **tables(wrong))
+    append(path, right, **tables(right))
+    np.testing.assert_array_equal(open_archive(path)["maps/calibrated"][2], right["calibrated"][0])
+    assert names(path) == clean
+    # also a draft that was not even finished
+    wrong, right = calibrated(maps([2022], seed=9)), calibrated(maps([2022], seed=10))
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "finish", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            append(path, wrong, **tables(wrong))
+    append(path, right, **tables(right))
+    np.testing.assert_array_equal(open_archive(path)["maps/calibrated"][3], right["calibrated"][0])
+    assert names(path) == clean

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, versions
 from numpy.typing import NDArray
 
-from icemap_xr.clustercheck import check_versions, preload, wait_for_worker
+from icemap_xr.clustercheck import check_versions, late_workers, preload, told_if_gone, wait_for_worker
 from icemap_xr.errors import ClusterError, ModelError, VersionMismatchError
 from icemap_xr.testing.fakes import FakePredictor
 from icemap_xr.types import Batch
@@ -91,6 +92,14 @@ def test_a_scheduler_that_dies_while_workers_are_waited_for_is_told() -> None:
         wait_for_worker(Gone(), 0.2)  # type: ignore[arg-type]
 
 
+def test_errors_of_a_lost_scheduler_are_told_and_others_are_left_alone(client: Client) -> None:
+    with pytest.raises(RuntimeError, match="its own"), told_if_gone(client):
+        raise RuntimeError("its own")
+    client.close()
+    with pytest.raises(ClusterError, match=r"scheduler is gone .RuntimeError.: start it again"), told_if_gone(client):
+        raise RuntimeError("ConnectionPool closing.")
+
+
 @dataclass(frozen=True)
 class Noting(FakePredictor):
     """Leaves a line for every call."""
@@ -125,3 +134,29 @@ def test_the_model_is_loaded_once_on_each_worker_and_on_those_that_join_later(cl
 def test_a_model_that_cannot_be_loaded_is_told_before_work(client: Client) -> None:
     with pytest.raises(ModelError, match="the file has changed"):
         preload(client, Broken())
+
+
+def test_a_late_worker_with_another_version_is_turned_away(
+    client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = versions.get_versions
+    with late_workers(client):
+        first = set(client.scheduler_info()["workers"])
+        assert len(first) == 1, "a worker with the same packages stays"
+
+        def pretended(packages: Any = None) -> Any:
+            found = asked(packages)
+            return found | {"packages": found["packages"] | {"icemap-xr": "0.0.1"}}
+
+        monkeypatch.setattr(versions, "get_versions", pretended)
+        client.cluster.scale(2)
+        deadline = time.monotonic() + 20
+        while "0.0.1 there" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.05)
+        while set(client.scheduler_info()["workers"]) != first and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert "VersionMismatchError" in caplog.text
+        assert "icemap-xr" in caplog.text
+        assert "0.0.1 there" in caplog.text
+        assert set(client.scheduler_info()["workers"]) == first
+        assert client.submit(sum, [1, 2]).result(timeout=20) == 3

@@ -146,7 +146,11 @@ def test_slurm_gets_one_worker_per_job_with_its_gpu(monkeypatch: pytest.MonkeyPa
     assert (given["cores"], given["processes"], given["memory"]) == (2, 1, "16GiB")
     assert (given["queue"], given["walltime"]) == ("gpu", "02:00:00")
     assert given["job_extra_directives"] == ["--nice", "--gres=gpu:1"]
-    assert given["worker_extra_args"] == ["--resources", "GPU=1", "--preload", "icemap_xr.worker"]
+    assert given["worker_extra_args"] == [
+        *("--resources", "GPU=1"),
+        *("--dashboard-address", "127.0.0.1:0"),
+        *("--preload", "icemap_xr.worker"),
+    ]
     assert given["scheduler_options"] == {"dashboard_address": "127.0.0.1:0"}
     assert recorder.scaled[0] == 3
 
@@ -166,7 +170,9 @@ def test_kubernetes_gets_image_memory_and_gpu(monkeypatch: pytest.MonkeyPatch) -
     given = recorder.keywords
     assert (given["name"], given["image"], given["n_workers"]) == ("a", "i:1", 2)
     assert given["resources"]["limits"] == {"memory": "8GiB", "nvidia.com/gpu": "1"}
-    expected = ["dask", "worker", "--nthreads", "2", "--resources", "GPU=1", "--preload", "icemap_xr.worker"]
+    expected = ["dask", "worker", "--nthreads", "2", "--resources", "GPU=1"]
+    # nobody outside the pod sees a worker's dashboard, which has no TLS
+    expected += ["--dashboard-address", "127.0.0.1:0", "--preload", "icemap_xr.worker"]
     assert given["worker_command"] == expected
     assert recorder.scaled[0] == {"minimum": 2, "maximum": 8}
 

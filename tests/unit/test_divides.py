@@ -201,6 +201,19 @@ def test_a_small_glacier_of_the_inventory_is_not_swallowed_by_its_neighbour():
     assert got["area_km2"]["small"] == pytest.approx(small.area / 1e6)
 
 
+def test_pieces_smaller_than_a_sliver_keep_the_id_they_had_when_the_years_come_again():
+    # the west glacier breaks into a tongue beside the east one and a rest, all below the area of a sliver
+    late = shapely.union_all([box(1.9, -0.9, 2.0, -0.6), box(0.8, -2.4, 1.0, -1.0), EAST])
+    both = frame(COMPLEX, late, year=[2019, 2020])
+    first = divide(both, terrain(), options=OPTIONS)
+    again = divide(both[both["year"] == 2020], terrain(), earlier=first, options=OPTIONS)
+    want = first[first["year"] == 2020].set_index("glacier_id")["area_km2"].to_dict()
+    assert again.set_index("glacier_id")["area_km2"].to_dict() == pytest.approx(want, rel=1e-9)
+    # new ice is still given away where it is a sliver
+    grown = frame(late.union(box(1.96, -0.6, 2.1, -0.5)), year=[2021])
+    assert set(divide(grown, terrain(), earlier=first, options=OPTIONS)["glacier_id"]) == set(want)
+
+
 def test_overlapping_and_invalid_inventory_polygons():
     bow = shapely.Polygon([(X0 + x, Y0 + y) for x, y in [(800, -600), (2000, -2400), (800, -2400), (2000, -600)]])
     assert not bow.is_valid

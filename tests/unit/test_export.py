@@ -22,8 +22,9 @@ from icemap_xr.cli import cli
 from icemap_xr.errors import InputError, OutputExistsError
 from icemap_xr.export import export
 from icemap_xr.grid import RegionGrid
+from icemap_xr.kernels.halving import halve
 from icemap_xr.outlines import outlines
-from icemap_xr.overviews import average, factors
+from icemap_xr.overviews import factors
 from icemap_xr.sidecars import footprint
 from icemap_xr.verify import verify
 
@@ -64,12 +65,13 @@ def test_overviews_are_averages_and_belong_to_the_store(made):
     ds, path = made
     tree = open_archive(path)
     assert set(tree["overviews"].children) == {"2", "4"}
-    expected = ds["probability"].values
     for factor in (2, 4):
         level = tree[f"overviews/{factor}"].to_dataset()
-        expected = np.stack([average(one) for one in expected])
-        np.testing.assert_array_equal(level["probability"], expected)
-        classes = np.where(np.isnan(expected), 255, expected > 0.5)
+        four = ds["probability"].values.reshape(2, 700 // factor, factor, 1100 // factor, factor)
+        known = (~np.isnan(four)).sum((2, 4))
+        expected = np.where(known, np.nansum(four, (2, 4)) / np.maximum(known, 1), np.nan)
+        np.testing.assert_allclose(level["probability"], expected, rtol=1e-6)
+        classes = np.where(np.isnan(expected), 255, level["probability"] > 0.5)
         np.testing.assert_array_equal(level["glacier_class"], classes)
         assert level.odc.geobox.transform == ds.odc.geobox.transform * Affine.scale(factor)
     follow_the_multiscales_convention(tree, ds.odc.geobox)
@@ -86,10 +88,43 @@ def test_overviews_are_averages_and_belong_to_the_store(made):
 def test_averages_count_what_was_observed():
     nan = np.nan
     values = np.array([[0.2, 0.4, nan], [0.6, nan, nan], [1.0, 0.0, 0.3]])
-    np.testing.assert_allclose(average(values), [[0.4, nan], [0.5, 0.3]], rtol=1e-6)
+    means, counts = halve(values)
+    np.testing.assert_allclose(means, [[0.4, nan], [0.5, 0.3]], rtol=1e-6)
+    np.testing.assert_array_equal(counts, [[3, 0], [2, 1]])
+    # means of means would give each quarter the same weight
+    values = np.full((4, 4), 0.9)
+    values[:2, :2] = [[0.1, nan], [nan, nan]]
+    np.testing.assert_allclose(halve(*halve(values))[0], np.nanmean(values), rtol=1e-6)
     assert factors((512, 512)) == []
     assert factors((513, 10)) == [2]
     assert factors((1, 4096)) == [2, 4, 8]
+
+
+def test_overviews_of_all_levels_are_means_of_what_was_observed(tmp_path):
+    """In the archive and in the COG, over an odd number of pixels with unobserved ones, down to the third level."""
+    rng = np.random.default_rng(4)
+    values = rng.random((1, 1030, 2050), np.float32)
+    values[rng.random(values.shape) < 0.7] = np.nan
+    grid = RegionGrid(GeoBox(values.shape[1:], Affine(10.0, 0, 500_000, 0, -10.0, 8_700_000), "EPSG:32633"))
+    ds = xr.Dataset({"probability": (("year", "y", "x"), values)}, coords={"year": [2020], **grid.coords()})
+    path = archive(ds, tmp_path / "a.zarr")
+    padded = np.pad(values[0].astype(float), ((0, -1030 % 8), (0, -2050 % 8)), constant_values=np.nan)
+    with np.errstate(invalid="ignore"):
+        four = padded.reshape(padded.shape[0] // 8, 8, padded.shape[1] // 8, 8)
+        truth = np.nansum(four, (1, 3)) / (~np.isnan(four)).sum((1, 3))
+    level = open_archive(path)["overviews/8"].to_dataset()
+    np.testing.assert_allclose(level["probability"][0], truth, rtol=1e-5)
+    assert set(open_archive(path)["overviews"].children) == {"2", "4", "8"}
+    assert verify(path) == []
+    catalog = pystac.Catalog.from_file(str(export(path, tmp_path / "out", formats=["cog"])))
+    (item,) = catalog.get_items()
+    name = item.assets["maps"].get_absolute_href()
+    with rasterio.open(name) as file, rasterio.open(name, overview_level=2) as coarse:
+        assert file.overviews(1) == [2, 4, 8]
+        read = dict(zip(file.descriptions, coarse.read(), strict=True))
+    np.testing.assert_allclose(read["probability"], truth, rtol=1e-5)
+    assert set(np.unique(read["glacier_class"])) <= {0.0, 1.0}
+    np.testing.assert_array_equal(read["glacier_class"], read["probability"] > 0.5)
 
 
 def test_gdal_and_pystac_open_an_export(made, tmp_path):

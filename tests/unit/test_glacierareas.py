@@ -188,6 +188,15 @@ def test_rates_of_glaciers() -> None:
         glacier_rates(areas.assign_coords(year=dates))
 
 
+def test_rates_need_years_of_one_call() -> None:
+    ds = maps([disc(60), disc(57), disc(54)])
+    drawn = [glacier_area(part, ground(ALL), edge_errors=EXACT, n=5) for part in (ds, ds.isel(year=[2]))]
+    apart = xr.concat([drawn[0].isel(year=[0, 1]), drawn[1]], "year")
+    with pytest.raises(InputError, match=r"glacier_rates .*2016, 2017 and 2018 were drawn apart"):
+        glacier_rates(apart)
+    assert float(glacier_rates(apart.isel(year=[0, 1])).rate_km2_per_year[0]) < 0
+
+
 def test_a_year_without_data_and_ground_off_the_map() -> None:
     p = np.stack([disc(60), np.full((SIDE, SIDE), np.nan), disc(50)])
     off = shapely.box(400_000, 8_000_000, 400_100, 8_000_100)

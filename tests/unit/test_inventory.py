@@ -43,16 +43,16 @@ def test_all_columns_in_their_types_and_null_where_unknown():
     assert {name: str(table[name].dtype) for name in RGI7_COLUMNS} == RGI7_COLUMNS
     known = {name for name in RGI7_COLUMNS if table[name].notna().all()}
     assert known == {"cenlon", "cenlat", "utm_zone", "area_km2"}
-    assert table["area_km2"].tolist() == pytest.approx([0.36])
+    # on the central meridian of a UTM zone the map is smaller than the ground by 0.9996 squared
+    assert table["area_km2"].tolist() == pytest.approx([0.36 / 0.9996**2], rel=1e-6)
     assert table["utm_zone"].tolist() == [33]
     assert len(rgi7_table(glaciers().iloc[:0])) == 0
 
 
 def test_an_rgi_id_stays_one_and_columns_of_the_rgi_are_kept():
-    table = rgi7_table(glaciers(surge_type=[2], area_km2=[0.37]).assign(glacier_id=["RGI2000-v7.0-G-11-03113"]))
+    table = rgi7_table(glaciers(surge_type=[2]).assign(glacier_id=["RGI2000-v7.0-G-11-03113"]))
     assert table["rgi_id"].tolist() == ["RGI2000-v7.0-G-11-03113"]
     assert table["surge_type"].tolist() == [2]
-    assert table["area_km2"].tolist() == [0.37]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,8 @@ def test_an_rgi_id_stays_one_and_columns_of_the_rgi_are_kept():
 )
 def test_slope_and_aspect_are_those_of_a_plane(direction, sector):
     table = rgi7_table(glaciers(), plane(direction, 12.0), dem_source="made up")
-    assert table["slope_deg"].tolist() == pytest.approx([12.0], abs=1e-6)
+    slope = np.degrees(np.arctan(0.9996 * np.tan(np.radians(12.0))))
+    assert table["slope_deg"].tolist() == pytest.approx([slope], abs=1e-4)
     # the map's north is 0.04 degrees off the true one here
     assert abs((table["aspect_deg"][0] - direction + 180) % 360 - 180) < 0.05
     assert table["aspect_sec"].tolist() == [sector]
@@ -78,6 +79,35 @@ def test_aspect_counts_from_true_north_wherever_the_map_s_lies():
     dem = wrap_xr(np.broadcast_to(100 + 2 * rows, tuple(box.shape)).copy(), box)
     glacier = gpd.GeoDataFrame({"glacier_id": ["a"]}, geometry=[shapely.Point(x, y).buffer(1000)], crs="EPSG:3413")
     assert rgi7_table(glacier, dem)["aspect_deg"][0] == pytest.approx(61.0, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("crs", "x", "y", "true"),
+    [("EPSG:3413", -1e6, -2.6e6, 96.40), ("EPSG:32633", 950_000, 8.7e6, 99.57), ("EPSG:3574", 1.5e6, -2e6, 100.0)],
+)
+def test_areas_and_slopes_are_those_of_the_ground(crs, x, y, true):
+    square = gpd.GeoDataFrame({"glacier_id": ["a"]}, geometry=[shapely.box(x, y, x + 1e4, y + 1e4)], crs=crs)
+    given = square.assign(area_km2=[100.0], mapping_low_km2=[90.0], mapping_high_km2=[110.0])
+    # a plane of 10 degrees on the ground: heights on a map that is true around the middle
+    lon, lat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x + 5e3, y + 5e3)
+    own = f"+proj=laea +lon_0={lon} +lat_0={lat} +ellps=WGS84"
+    box = GeoBox.from_bbox((x - 1e3, y - 1e3, x + 1.1e4, y + 1.1e4), crs, resolution=200)
+    dem = wrap_xr(np.zeros(tuple(box.shape), np.float64), box)
+    mesh = np.meshgrid(dem.x.values, dem.y.values)
+    east, north = Transformer.from_crs(crs, own, always_xy=True).transform(*mesh)
+    towards = np.radians(120.0)
+    fall = np.asarray(east) * np.sin(towards) + np.asarray(north) * np.cos(towards)
+    table = rgi7_table(given, dem.copy(data=2000 - np.tan(np.radians(10.0)) * fall))
+    assert table["area_km2"][0] == pytest.approx(true, abs=0.01)
+    assert table["area_km2"][0] == pytest.approx(square.segmentize(100).to_crs(own).area[0] / 1e6, rel=1e-5)
+    bounds = table[["mapping_low_km2", "mapping_high_km2"]].to_numpy()[0]
+    np.testing.assert_allclose(bounds, np.array([0.9, 1.1]) * table["area_km2"][0])
+    assert table["slope_deg"][0] == pytest.approx(10.0, abs=0.01)
+    assert table["aspect_deg"][0] == pytest.approx(120.0, abs=0.1)
+    assert_geodataframe_equal(rgi7_table(table), rgi7_table(rgi7_table(table)))
+    np.testing.assert_allclose(
+        rgi7_table(table)[["mapping_low_km2", "area_km2"]], table[["mapping_low_km2", "area_km2"]]
+    )
 
 
 @pytest.mark.parametrize(("crs", "match"), [("EPSG:3857", "times those on the ground"), ("EPSG:2263", "foot")])
@@ -169,6 +199,24 @@ def test_area_change_adds_up_and_says_what_came_and_went():
     assert change["change_percent"].isna().tolist() == [False, False, True]
     assert change["change_km2"].sum() == 5.0 - 7.0
     assert area_change(series(), 2019, 2020)["change_km2"].to_dict() == {"a": 4.0, "b": -2.0}
+
+
+def test_area_change_loses_no_area_and_knows_what_it_does_not_know():
+    unnamed = series().assign(glacier_id=["a", None, "a", "c", "a"])
+    with pytest.raises(InputError, match="1 of 5 rows have no glacier_id"):
+        area_change(unnamed)
+    with pytest.raises(InputError, match="no year"):
+        area_change(series().assign(year=[2019, 2019, np.nan, 2021, 2020]))
+    rows = [("a", 2019, 5.0), ("a", 2021, np.nan), ("a", 2021, 1.0), ("b", 2019, 2.0), ("c", 2021, np.nan)]
+    rows += [("d", 2019, np.nan), ("e", 2019, 1.0), ("e", 2021, 2.0), ("f", 2020, 1.0)]
+    table = pd.DataFrame(rows, columns=["glacier_id", "year", "area_km2"])
+    for kind in ("float64", "Float64"):
+        change = area_change(table.astype({"area_km2": kind}))
+        assert change["status"].to_dict() == {"a": "both", "b": "gone", "c": "new", "d": "gone", "e": "both"}
+        assert change["change_km2"].isna().to_dict() == {"a": True, "b": False, "c": True, "d": True, "e": False}
+        assert change["change_percent"].isna().to_dict() == {"a": True, "b": False, "c": True, "d": True, "e": False}
+        assert change["last_km2"]["a"] != 0
+        assert change.loc[["b", "e"], "change_percent"].tolist() == [-100.0, 100.0]
 
 
 def test_area_change_needs_its_columns_and_years():

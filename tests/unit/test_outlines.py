@@ -72,6 +72,15 @@ def test_minimum_area_and_connectivity():
     assert joined["mean_probability"][0] == pytest.approx(8.9 / 9)
 
 
+@pytest.mark.parametrize("pixels", [11, 13, 22])
+def test_an_outline_of_exactly_the_minimum_area_stays(pixels):
+    box = GeoBox((1, pixels), Affine(30, 0, 500_000, 0, -30, 8_700_000), "EPSG:32633")
+    coords = {"year": [2020], **RegionGrid(box).coords()}
+    row = xr.Dataset({"probability": (("year", "y", "x"), np.full((1, 1, pixels), 0.9))}, coords=coords)
+    assert len(outlines(row, min_area_km2=round(pixels * 9) / 1e4)) == 1
+    assert len(outlines(row, min_area_km2=round(pixels * 9 + 1) / 1e4)) == 0
+
+
 def test_small_holes_are_filled_with_what_lies_in_them():
     rows = ["#########", "#..#....#", "#..#.#..#", "####....#", "########.", "........#"]
     values = np.array([[[0.9 if one == "#" else 0.1 for one in row] for row in rows]])
@@ -87,6 +96,21 @@ def test_small_holes_are_filled_with_what_lies_in_them():
     assert all_.geometry.area.tolist() == pytest.approx((all_["area_km2"] * 1e6).tolist())
     joined = outlines(dataset(values), max_hole_km2=13e-4, connectivity=8)
     assert joined["area_km2"].tolist() == pytest.approx([45e-4])
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 11])
+def test_a_hole_that_ice_encloses_through_corners_alone(chunk):
+    y, x = np.mgrid[:11, :11]
+    ring = np.abs(y - 5) + np.abs(x - 5) == 4  # a diamond: no two of its pixels share a side
+    values = np.where(ring, 0.9, 0.1)[None]
+    joined = outlines(dataset(values).chunk(y=chunk, x=chunk), connectivity=8, max_hole_km2=25e-4)
+    assert joined["area_km2"].tolist() == pytest.approx([41e-4])
+    assert joined["mean_probability"].tolist() == pytest.approx([0.9])
+    assert joined.geometry[0].geom_type == "Polygon"
+    assert outlines(dataset(values), connectivity=8, max_hole_km2=24e-4)["area_km2"].tolist() == pytest.approx([16e-4])
+    assert len(outlines(dataset(values), max_hole_km2=25e-4)) == 16  # through sides nothing is enclosed
+    values[0, 5, 7] = np.nan
+    assert outlines(dataset(values), connectivity=8, max_hole_km2=1)["area_km2"].tolist() == pytest.approx([16e-4])
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 9])

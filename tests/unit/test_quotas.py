@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import rasterio
 
 from icemap_xr.errors import ConfigError
 from icemap_xr.providers import Quotas, known_providers, parse_provider
-from icemap_xr.quotas import BYTES_PER_PIXEL, OPENING, Limits
+from icemap_xr.quotas import BYTES_PER_PIXEL, OPENING, Limits, Slot
+from icemap_xr.testing.fakes import small_grid
+from icemap_xr.testing.rasters import write_raster
 
 
 def test_a_slot_is_kept_for_its_part_of_the_requests() -> None:
@@ -26,6 +31,43 @@ def test_a_slot_is_kept_for_its_bytes() -> None:
     both = Limits("a", connections=4, requests_per_min=600, mb_per_s=20)
     assert both.seconds((512, 512)) == max(limits.seconds((512, 512)), (OPENING + 9) * 4 * 60 / 600)
     assert Limits("a", connections=4).seconds((512, 512)) == 0
+
+
+@pytest.mark.parametrize(
+    ("resolution", "levels", "expected"),
+    [
+        (10.0, [], (64, 64)),
+        # 64 px of 40 m are 256 px of 10 m
+        (40.0, [], (256, 256)),
+        (40.0, [2], (128, 128)),
+        (40.0, [2, 4, 8], (64, 64)),
+        # no more than there is
+        (160.0, [], (512, 512)),
+        # each pixel of the grid may be asked for by itself
+        (5.0, [], (64, 64)),
+    ],
+)
+def test_a_slot_sees_how_much_of_a_raster_a_block_takes(
+    resolution: float, levels: list[int], expected: tuple[int, int], tmp_path: Path
+) -> None:
+    path = write_raster(tmp_path / "a.tif", np.ones((512, 512)))
+    if levels:
+        with rasterio.open(path, "r+") as target:
+            target.build_overviews(levels)
+    slot = Slot((64, 64))
+    with rasterio.open(path) as source:
+        slot.see(source, small_grid((64, 64), resolution=resolution).geobox)
+    assert slot.shape == expected
+
+
+def test_a_block_in_another_projection_is_bounded(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", np.ones((512, 512)), grid=small_grid((512, 512), crs="EPSG:32632"))
+    slot = Slot((64, 64))
+    with rasterio.open(path) as source:
+        slot.see(source, small_grid((64, 64), resolution=40.0).geobox)
+    # turned by 6 degrees x sin(78 N), and stretched a little
+    assert 256 < slot.shape[0] < 320
+    assert 256 < slot.shape[1] < 320
 
 
 def test_no_more_than_the_connections_are_in_a_slot_and_a_fault_gives_it_back() -> None:

@@ -31,6 +31,8 @@ def test_svalbard_by_hand() -> None:
     pixels = 33_959 * 2 * 1e6 / 100
     scenes = round(9 * 365.25 / 12)
     assert one.plan.scenes == {"grd": scenes, "insar": scenes - 1}
+    # 67,918 km2 fill one slice of 42,500 km2 and a part of another one
+    assert (scenes, one.passes, one.scenes) == (274, 547, 2 * 547)
     assert one.plan.transfer_bytes == pytest.approx((2 * scenes - 1) * pixels * BYTES_PER_PIXEL, rel=1e-3)
     assert one.storage_tb == pytest.approx(((2 * scenes - 1) * 2 + 9 * 4) * pixels / 1e12, rel=1e-3)
     windows = pixels / 192**2 * 9
@@ -46,6 +48,23 @@ def test_the_globe_is_the_sum_of_its_regions() -> None:
     assert globe.plan.transfer_bytes == pytest.approx(sum(one.plan.transfer_bytes for one in parts), rel=1e-2)
     assert globe.gpu_hours == pytest.approx(sum(one.gpu_hours for one in parts), rel=0.03)
     assert globe.wall_hours is None
+    # 61 dates of scenes and 60 of pairs, times slices of 42,500 km2 by region:
+    # 173,416 29,042 210,740 81,076 180,964 22,120 67,918 5,896 103,190 5,286 4,248 2,814 100,688 66,150 32,098 3,858
+    # 55,348 1,772 266,864 km2
+    slices = [5, 1, 5, 2, 5, 1, 2, 1, 3, 1, 1, 1, 3, 2, 1, 1, 2, 1, 7]
+    assert [one.scenes for one in parts] == [121 * number for number in slices]
+    assert globe.scenes == 121 * 45
+
+
+def test_a_rate_of_reading_makes_wall_time_known_and_a_quota_comes_first() -> None:
+    own = Rates(gflops=1e6, connections=8, mb_per_s=50)
+    (one,) = plan_regions(["18"], years=1, rates=own)
+    # 1,772 km2 at 10 m, 30 dates of scenes and 29 of pairs, at 400 MB/s
+    assert one.wall_hours == pytest.approx(59 * 17.72e6 * BYTES_PER_PIXEL / 400e6 / 3600, rel=1e-3)
+    (bound,) = plan_regions(["18"], years=1, rates=own, provider="copernicus-dataspace")
+    assert bound.wall_hours == pytest.approx(one.wall_hours * 400 / 80)
+    (single,) = plan_regions(["18"], years=1, rates=Rates(gflops=1e6, mb_per_s=50))
+    assert single.wall_hours == pytest.approx(one.wall_hours * 8)
 
 
 def test_what_doubles() -> None:
@@ -69,7 +88,25 @@ def test_what_is_refused(options: dict[str, Any], match: str) -> None:
         plan_regions(**({"years": 1} | options))
 
 
-@pytest.mark.parametrize("rates", [{"gflops": 0}, {"gpus": 0}, {"ground": 0.5}, {"tracks": 0}, {"overlap": 1}])
+@pytest.mark.parametrize(
+    "rates",
+    [
+        {"gflops": 0},
+        {"gflops": float("nan")},
+        {"gpus": 0},
+        {"gpus": 1.5},
+        {"ground": 0.5},
+        {"ground": float("inf")},
+        {"ground": float("nan")},
+        {"tracks": 0},
+        {"tracks": 176},
+        {"steps": True},
+        {"overlap": 1},
+        {"connections": 0},
+        {"mb_per_s": float("inf")},
+        {"mb_per_s": 0},
+    ],
+)
 def test_rates_that_are_none(rates: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="not allowed"):
         Rates(**rates)
@@ -81,6 +118,10 @@ def test_the_command_prints_numbers_and_assumptions(icemap: Callable[..., Result
     assert "07 Svalbard" in done.out
     assert "67,9" in done.out
     assert "2 times the glacier area of RGI 7.0" in done.out
+    assert "1,094" in done.out
+    endless = icemap("plan", "svalbard", "--years", "2020", "--ground", "inf")
+    assert endless.code == 1
+    assert "ground=inf is not allowed" in endless.err
     refused = icemap("plan", "atlantis", "--years", "2020")
     assert refused.code == 1
     assert "names 0 of the regions" in refused.err

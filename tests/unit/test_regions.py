@@ -162,7 +162,10 @@ def test_columns_of_many_types_make_the_round_trip(tmp_path):
     path = archive(maps([2019]), tmp_path / "a.zarr", glaciers=made)
     got = read_glaciers(open_archive(path))
     assert_geodataframe_equal(got, made[list(got.columns)])
-    assert_geodataframe_equal(gpd.read_parquet(path.with_suffix(".glaciers.parquet"))[list(got.columns)], got)
+    beside = gpd.read_parquet(path.with_suffix(".glaciers.parquet"))[list(got.columns)]
+    # the columns of the RGI have true areas: on the axis of a UTM zone the map is smaller by 0.9996 squared
+    np.testing.assert_allclose(beside["area_km2"], got["area_km2"] / 0.9996**2, rtol=1e-5)
+    assert_geodataframe_equal(beside.assign(area_km2=got["area_km2"]), got)
 
 
 @pytest.mark.parametrize("name", ["x", "y", "node_count", "spatial_ref", "part_node_count", "interior_ring", "outline"])
@@ -197,3 +200,66 @@ def test_nullable_columns_of_glaciers_make_the_round_trip(tmp_path):
     table = rgi7_table(glaciers([2019]).assign(term_type=[1, None], glac_name=["Ä", None]))
     path = archive(maps([2019]), tmp_path / "a.zarr", glaciers=table)
     assert_geodataframe_equal(read_glaciers(open_archive(path)), table)
+
+
+def test_merged_outlines_are_drawn_with_the_options_of_the_archives(tmp_path):
+    west, east = maps([2020]), maps([2020], column=40, seed=2)
+    options = {"threshold": 0.3, "min_area_km2": 0.0005}
+    paths = [
+        archive(ds, tmp_path / f"{name}.zarr", region=name, outlines=outlines(ds, **options))
+        for name, ds in (("w", west), ("e", east))
+    ]
+    tree = open_archive(merge(paths, tmp_path / "both.zarr", region="both"))
+    expected = outlines(tree["maps"].to_dataset()[["probability"]], **options)
+    assert_geodataframe_equal(read_outlines(tree), expected)
+    assert read_outlines(tree).attrs == expected.attrs
+    other = archive(maps([2020], column=80), tmp_path / "o.zarr", region="o", outlines=outlines(west))
+    with pytest.raises(InputError, match=r"different or unknown options \(threshold 0\.3.*threshold 0\.5"):
+        merge([*paths, other], tmp_path / "all.zarr", region="all")
+    got = merge([*paths, other], tmp_path / "all.zarr", region="all", outline_options={"threshold": 0.4})
+    assert read_outlines(open_archive(got)).attrs["outline_options"]["threshold"] == 0.4
+
+
+def test_outlines_of_a_glacier_are_cut_to_it(tmp_path):
+    """A neighbour that shares a divide touches it, and another outline reaches over its edge."""
+    ds = maps([2020])
+    own = glaciers([2020])  # a: columns 5 to 15, b: columns 15 to 30, of the same rows
+    inside = shapely.box(X0 + 60, Y0 - 100, X0 + 100, Y0 - 60)
+    touching = shapely.box(X0 + 150, Y0 - 150, X0 + 200, Y0 - 100)
+    across = shapely.box(X0 + 100, Y0 - 200, X0 + 180, Y0 - 150).union(shapely.box(X0 + 150, Y0 - 100, X0 + 180, Y0))
+    drawn = gpd.GeoDataFrame(
+        {"year": 2020, "mean_probability": 0.9}, geometry=[inside, touching, across], crs=own.crs, index=[0, 1, 2]
+    )
+    drawn["area_km2"] = drawn.area / 1e6
+    tree = open_archive(archive(ds, tmp_path / "a.zarr", outlines=drawn, glaciers=own))
+    _, shapes, _ = subset(tree, glacier="a")
+    assert len(shapes) == 2
+    assert shapes.geometry[0].equals(inside)
+    assert shapes.geometry[1].equals(shapely.box(X0 + 100, Y0 - 200, X0 + 150, Y0 - 150))
+    np.testing.assert_allclose(shapes["area_km2"], [40 * 40e-6, 50 * 50e-6])
+    assert shapes["mean_probability"].isna().tolist() == [False, True]
+
+
+SQUARE = shapely.box(X0 + 50, Y0 - 200, X0 + 150, Y0 - 50)
+LINE, POINT = shapely.LineString([(X0, Y0), (X0 + 50, Y0 - 50)]), shapely.Point(X0 + 20, Y0 - 20)
+BOWTIE = shapely.Polygon([(X0, Y0), (X0 + 50, Y0 - 50), (X0 + 50, Y0), (X0, Y0 - 50)])
+
+
+@pytest.mark.parametrize(
+    ("shapes", "match"),
+    [
+        ([shapely.GeometryCollection([SQUARE, LINE])], "1 rows that are no polygons .GeometryCollection"),
+        ([SQUARE, LINE, POINT], "2 rows that are no polygons .LineString, Point"),
+        ([LINE], "no polygons"),
+        ([POINT], "no polygons"),
+        ([SQUARE, BOWTIE], "1 invalid polygons, the first in row 1 .Self-intersection"),
+    ],
+)
+def test_only_valid_polygons_are_archived(tmp_path, shapes, match):
+    frame = gpd.GeoDataFrame(
+        {"glacier_id": list("abc")[: len(shapes)], "year": 2019}, geometry=shapes, crs="EPSG:32633"
+    )
+    for table in ("glaciers", "outlines"):
+        with pytest.raises(SchemaError, match=match):
+            archive(maps([2019]), tmp_path / "a.zarr", **{table: frame})
+    assert not (tmp_path / "a.zarr").exists()

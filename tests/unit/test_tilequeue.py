@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from icemap_xr.errors import EmptySearchError, ModelError, PlanError, ReadError, StoreError
+from icemap_xr.errors import (
+    CatalogUnavailableError,
+    ClusterError,
+    ElevationError,
+    EmptySearchError,
+    IcemapError,
+    ModelError,
+    PlanError,
+    ReadError,
+    StoreError,
+)
 from icemap_xr.leases import Leases
 from icemap_xr.testing.tileplans import tile_plan
 from icemap_xr.tilequeue import dead_tiles, revive, run_tiles, status
@@ -76,11 +88,20 @@ def test_what_a_catalogue_does_not_have_is_not_asked_for_again(plan: TilePlan) -
     assert dead.cause == "no scene here"
 
 
-def test_what_every_tile_would_meet_ends_the_run_and_blames_no_tile(plan: TilePlan) -> None:
-    with pytest.raises(ModelError, match="no such weights"):
-        run_tiles(plan, Work(**{f"tile{number}": [ModelError("no such weights")] * 9 for number in range(9)}))
+@pytest.mark.parametrize(
+    "error",
+    [ModelError("no such weights"), CatalogUnavailableError("try later"), ClusterError("the Dask scheduler is gone")],
+)
+def test_what_every_tile_would_meet_ends_the_run_and_blames_no_tile(plan: TilePlan, error: IcemapError) -> None:
+    with pytest.raises(type(error), match=str(error)):
+        run_tiles(plan, Work(**{f"tile{number}": [error] * 9 for number in range(9)}))
     assert dead_tiles(plan) == []
     assert run_tiles(plan, Work()).done == 9
+
+
+def test_what_is_wrong_with_one_tile_alone_does_not_end_the_run(plan: TilePlan) -> None:
+    (dead,) = run_tiles(plan, Work(tile2=[ElevationError("no heights here")] * 5)).dead
+    assert (dead.name, dead.tries) == (plan.tiles[2].name, 1)
 
 
 def test_an_interruption_counts_as_no_try(plan: TilePlan) -> None:
@@ -121,7 +142,21 @@ def test_status_counts_area_throughput_and_causes(plan: TilePlan) -> None:
     assert now.km2_done == pytest.approx(sum(tile.km2 for tile in plan.tiles[:5]))
     assert now.causes == (("no scene here", 1),)
     assert now.tiles_per_hour is not None
+    assert now.hours_left is None, "nobody is at work"
+    Leases(plan.folder / "leases").take(plan.tiles[7].name, 0)
+    now = status(plan)
+    assert now.tiles_per_hour is not None
     assert now.hours_left == pytest.approx(3 / now.tiles_per_hour)
+
+
+def test_a_pause_does_not_count_as_slow_work(plan: TilePlan) -> None:
+    run_tiles(plan, Work())
+    week, minute = 7 * 86_400, 60
+    for number, file in enumerate(sorted((plan.folder / "done").glob("*.json"))):
+        record = json.loads(file.read_text())
+        when = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number * minute + (week if number >= 6 else 0))
+        file.write_text(json.dumps(record | {"when": when.isoformat()}))
+    assert status(plan).tiles_per_hour == pytest.approx(60)
 
 
 def test_a_plan_that_cannot_be_written_is_told_before_work(plan: TilePlan) -> None:

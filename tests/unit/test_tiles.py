@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import geopandas as gpd
@@ -14,14 +16,16 @@ import pytest
 import xarray as xr
 from shapely import box, union_all
 
+from icemap_xr import tilerun
 from icemap_xr import tiles as tiles_module
 from icemap_xr.cluster import ClusterOptions
 from icemap_xr.config import GridSection, ModelSection, PredictSection, RunConfig, SearchSection
-from icemap_xr.errors import InputError, OutputExistsError, PlanError
+from icemap_xr.errors import InputError, NothingObservedError, OutputExistsError, PlanError
 from icemap_xr.grid import RegionGrid
 from icemap_xr.ground import ground_mask
 from icemap_xr.predict import predict
 from icemap_xr.testing.fakes import FakePredictor, yearly_dataset
+from icemap_xr.tilequeue import run_tiles
 from icemap_xr.tilerun import tile_config
 from icemap_xr.tiles import TilePlan, make_plan, read_plan
 
@@ -93,6 +97,7 @@ def test_selections(plan: TilePlan) -> None:
     [
         ({"index": 99}, "tile 99 is not in the plan: give 0 to"),
         ({"part": "3"}, "slice '3' is not allowed"),
+        ({"part": "9:5"}, "slice '9:5' holds no tile"),
         ({"part": "-2:"}, "slice '-2:' is not allowed"),
         ({"shard": "4/3"}, "shard '4/3' is not allowed"),
         ({"shard": "0/3"}, "shard '0/3' is not allowed"),
@@ -144,6 +149,8 @@ def test_a_damaged_plan_is_refused(plan: TilePlan, damage: str) -> None:
         ({"tile_km": 1, "regions": layer(), "name": "title"}, "no column title"),
         ({"tile_km": 1, "regions": layer(crs=[CRS, "EPSG:4326"])}, "EPSG:4326 is geographic"),
         ({"tile_km": 1, "regions": layer(region=["a", "a"], crs=[CRS, "EPSG:32634"])}, "'a' has several CRS"),
+        ({"tile_km": 1, "regions": layer(region=["N/S", "N-S"]).set_geometry([box(0, 0, 9, 9)] * 2)}, "named 'N-S'"),
+        ({"tile_km": 1, "regions": layer(region=["N/S", "N-S"])}, "named 'N-S'"),
         ({"tile_km": 1, "config": config(search=SearchSection("https://me:hunter2@host/"))}, "holds credentials"),
     ],
 )
@@ -203,3 +210,43 @@ def test_a_tile_beyond_the_area_of_interest_is_not_run(tmp_path: Path) -> None:
     assert 0 < len(found) < len(plan.tiles)
     assert found[0].predict.aoi is not None
     assert gpd.read_file(found[0].predict.aoi).area.sum() <= land.area.sum()
+
+
+def test_regions_that_share_a_tile_share_its_ground(tmp_path: Path) -> None:
+    halves = [box(499_000, 8_700_000, 500_150, 8_700_300), box(500_150, 8_700_000, 501_000, 8_700_300)]
+    regions = gpd.GeoDataFrame({"region": ["west", "east"]}, geometry=halves, crs=CRS)
+    plan = make_plan(config(), tmp_path / "plan", regions=regions, tile_km=0.3, window=WINDOW)
+    areas = {"west": 0.0, "east": 0.0}
+    for tile in read_plan(plan.folder).tiles:
+        own = tile_config(plan, tile)
+        assert own is not None
+        assert own.predict.aoi is not None
+        areas[tile.region] += gpd.read_file(own.predict.aoi).area.sum()
+    (plan.folder / "regions" / "west.gpkg").unlink()
+    with pytest.raises(PlanError, match=r"west.gpkg is missing"):
+        tile_config(plan, plan.tiles[[tile.region for tile in plan.tiles].index("west")])
+    assert areas == {"west": pytest.approx(halves[0].area), "east": pytest.approx(halves[1].area)}
+
+
+def test_weights_and_land_that_change_under_a_plan_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    land = tmp_path / "land.gpkg"
+    gpd.GeoDataFrame(geometry=[box(500_000, 8_700_000, 500_500, 8_700_500)], crs=CRS).to_file(land)
+    model = FakePredictor(window=WINDOW)
+    monkeypatch.setattr(tilerun, "_model", lambda _: model)
+    plan = tilerun.plan_tiles(config(predict=PredictSection(aoi=str(land))), tmp_path / "plan", tile_km=0.3)
+    tilerun.check_inputs(read_plan(plan.folder))
+    monkeypatch.setattr(tilerun, "_model", lambda _: SimpleNamespace(spec=replace(model.spec, digest="f" * 64)))
+    with pytest.raises(PlanError, match="weights changed since the plan"):
+        tilerun.check_inputs(plan)
+    gpd.GeoDataFrame(geometry=[box(500_000, 8_700_000, 500_400, 8_700_500)], crs=CRS).to_file(land)
+    with pytest.raises(PlanError, match="weights and aoi changed"):
+        tilerun.check_inputs(plan)
+
+
+def test_a_tile_without_an_observed_pixel_is_done(plan: TilePlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(*_: Any) -> None:
+        raise NothingObservedError("the map has no observed pixel")
+
+    monkeypatch.setattr(tilerun, "run", nothing)
+    outcome = run_tiles(plan, partial(tilerun.run_tile, plan))
+    assert outcome.done == len(plan.tiles)

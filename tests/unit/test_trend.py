@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from icemap_xr.drawcalls import draw_call
 from icemap_xr.errors import InputError, SchemaError, UnequalGroundWarning
 from icemap_xr.trend import change, trend
 
@@ -126,3 +127,17 @@ def test_rates_say_what_the_areas_said() -> None:
             facts.values()
         )
     assert trend(ds).attrs["method"] == "linear"
+
+
+def test_draws_of_different_calls_are_not_compared() -> None:
+    draws, years = noisy(50)
+    calls = [draw_call(42, years[:3])[1], draw_call(42, years[3:])[1]]
+    ds = areas(draws, years).assign_coords(draw_call=("year", np.concatenate(calls)))
+    for compare in (trend, change):
+        with pytest.raises(InputError, match=r"those of 2016.* were drawn apart"):
+            compare(ds)
+    assert change(ds, last=2019).identical(change(areas(draws, years), last=2019))
+    np.testing.assert_array_equal(trend(ds.isel(year=[0, 1, 2])).draws, trend(areas(draws[:3], years[:3])).draws)
+    # a call with other years of the same seed is another one, also of the same first year
+    assert draw_call(42, years[:3])[1][0] != draw_call(42, years[:2])[1][0]
+    assert draw_call(42, years)[1][0] != draw_call(43, years)[1][0]
