@@ -71,7 +71,8 @@ def test_areas_and_edges_of_glaciers_do_not_depend_on_chunks(chunks: Any) -> Non
     if chunks is not None:
         ds = ds.assign(calibrated=(("year", "y", "x"), from_array(p, chunks=chunks)))
     out = glacier_area(ds, ground(WEST, EAST), edge_errors=EXACT, n=3)
-    xr.testing.assert_allclose(out.area_km2, area(ds, by=ground(WEST, EAST)).area_km2.compute(), rtol=1e-9)
+    expected = area(ds, by=ground(WEST, EAST)).area_km2.compute()
+    xr.testing.assert_allclose(out.area_km2.drop_vars("draw_call"), expected, rtol=1e-9)
     # the divide between the two is no edge
     assert out.edge_km.sum("region").values == pytest.approx([2 * math.pi * 0.6, 2 * math.pi * 0.5], rel=0.03)
     np.testing.assert_allclose(out.draws, out.area_km2.values[..., None].repeat(3, -1))
