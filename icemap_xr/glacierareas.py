@@ -107,18 +107,8 @@ def glacier_area(
     found = xr.Dataset({"sums": (("what", "year", "region"), sums), **bands}).compute()
     ice, observed = found["sums"].values * grid.pixel_area_km2
     area = np.where(observed > 0, ice, np.nan)
-    size, owner, places = cut_to_blocks(polygons, grid, side)
-    first = np.array(grid.offset) // side
-    spread = {
-        name: _over_blocks(found[name].values, found[f"{name}_table"].values, size, owner, places - first)
-        for name in _BANDS
-    }
+    errors = _errors_of_glaciers(found, polygons, grid, model, n, seed)
     length = FULL_EDGE * grid.resolution
-    errors = np.empty((*area.shape, n))
-    for j in range(len(labels)):
-        these = owner == j
-        metres, ground = spread["edge"][:, these] * length, spread["away"][:, these] * grid.pixel_area_km2
-        errors[:, j] = _drawn_errors(metres, ground, places[these], model, n, seed, j)
     total = {"edge": found["edge"].values * length, "away": found["away"].values * grid.pixel_area_km2}
     draws = area[..., None] - errors
     attrs: dict[str, Any] = {
@@ -150,6 +140,25 @@ def glacier_area(
         },
         attrs=made_by() | attrs,
     )
+
+
+def _errors_of_glaciers(
+    found: xr.Dataset, polygons: NDArray[Any], grid: RegionGrid, model: EdgeErrors, n: int, seed: int
+) -> NDArray[np.float64]:
+    """Draw the errors `(year, region, draw)` of all glaciers, km2, each on the blocks that it has a part in."""
+    side, length = grid.pixels(model.block), FULL_EDGE * grid.resolution
+    size, owner, places = cut_to_blocks(polygons, grid, side)
+    first = np.array(grid.offset) // side
+    spread = {
+        name: _over_blocks(found[name].values, found[f"{name}_table"].values, size, owner, places - first)
+        for name in _BANDS
+    }
+    errors = np.empty((*found["edge"].shape, n))
+    for j in range(errors.shape[1]):
+        these = owner == j
+        metres, ground = spread["edge"][:, these] * length, spread["away"][:, these] * grid.pixel_area_km2
+        errors[:, j] = _drawn_errors(metres, ground, places[these], model, n, seed, j)
+    return errors
 
 
 def _band_sums(

@@ -24,7 +24,6 @@ from rasterio.vrt import WarpedVRT
 
 from icemap_xr.access import Access
 from icemap_xr.errors import ElevationError, ReadError
-from icemap_xr.types import StrPath
 from icemap_xr.urls import scrub
 from icemap_xr.web import Patience
 
@@ -255,12 +254,6 @@ def dem_from_items(
         box = item.bbox if len(item.bbox) == 4 else [*item.bbox[:2], *item.bbox[3:5]]
         tiles.append(Tile(href, (box[0], box[1], box[2], box[3])))
     return Dem(tuple(tiles), heights, **options)
-
-
-def dem_from_files(paths: StrPath | Iterable[StrPath], heights: Datum, **options: Any) -> Dem:
-    """Return the elevation model of one raster or several; see `Dem`."""
-    several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    return Dem(tuple(Tile(os.fspath(path)) for path in several), heights, **options)
 
 
 @contextmanager
