@@ -27,7 +27,8 @@ demo: $(VENV)/.installed
 	$(BIN)/icemap demo --output $(DEMO)
 
 test: lint
-	$(BIN)/python -m pytest
+# two at a time, each file whole and the long ones, which come first, at once
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

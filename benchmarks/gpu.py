@@ -24,6 +24,8 @@ import numpy as np
 from _harness import print_head, print_row
 
 import icemap_xr as ix
+from icemap_xr.measuring import random_model
+from icemap_xr.models.icemapper import Architecture
 from icemap_xr.models.predictor import KerasPredictor
 
 
@@ -97,9 +99,7 @@ def main() -> None:
         if arguments.model:
             model = ix.load_model(arguments.model)
         else:
-            from speed import random_model
-
-            model = random_model(Path(name) / "random", 32, 384)
+            model = random_model(Path(name) / "random", Architecture(features=2, window=384))
         assert isinstance(model, KerasPredictor)
         measure(model, arguments)
 

@@ -26,13 +26,11 @@ from numpy.typing import NDArray
 
 import icemap_xr as ix
 from icemap_xr import simulate
+from icemap_xr.measuring import random_model
 from icemap_xr.models import icemapper
-from icemap_xr.models.bundle import ModelBundle
 from icemap_xr.models.icemapper import Architecture
 from icemap_xr.models.predictor import KerasPredictor
-from icemap_xr.models.registry import feature_spec
 from icemap_xr.testing.fakes import yearly_dataset
-from icemap_xr.types import InputSpec
 
 FEATURES = ("grd", "insar")
 WAYS: dict[str, dict[str, Any]] = {
@@ -44,17 +42,6 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 AGREEMENT = ("IoU with the reference, demo model", "IoU with the truth, demo model")
 Map = NDArray[np.float32]
-
-
-def random_model(folder: Path, filters: int, window: int) -> KerasPredictor:
-    """Save a bundle of random weights and load it as users do."""
-    architecture = Architecture("tweightedpool", 15, len(FEATURES), filters=filters, window=window)
-    network = icemapper.build(architecture)
-    inputs = (InputSpec("sar", tuple(feature_spec(name) for name in FEATURES)),)
-    ModelBundle("random", architecture, inputs, note="random weights").save(folder, icemapper.extract(network))
-    loaded = ix.load_model(folder)
-    assert isinstance(loaded, KerasPredictor)
-    return loaded
 
 
 def reference(ds: xr.Dataset, model: KerasPredictor) -> Callable[[], Map]:
@@ -180,7 +167,9 @@ def main() -> None:
     filters, window, side, size_km = (4, 64, 192, 2.0) if arguments.small else (32, 384, 1152, 6.0)
     agreement = agreements(size_km)
     with tempfile.TemporaryDirectory() as name:
-        model = random_model(Path(name) / "random", filters, window)
+        model = random_model(
+            Path(name) / "random", Architecture(features=len(FEATURES), filters=filters, window=window), FEATURES
+        )
         ds = yearly_dataset((side, side), steps=15)
         print(f"{side} x {side} px, 15 steps, window {window}, {filters} filters\n")
         compatible = speed(ds, model, agreement)

@@ -115,7 +115,8 @@ def search(
     pairs = {source.collection for source in sources if schema.feature(source.feature).pair}
     reach = _PAIR_REACH if pairs else np.timedelta64(0, "D")
     query = Query(sorted(collections), area.boxes, (bounds[0][0] - reach, bounds[-1][1] + reach), wanted)
-    items = read_items(where, query, Web(Patience(timeout=timeout, deadline=deadline)))
+    web = Web(Patience(timeout=timeout, deadline=deadline), known.quotas.limits(known.name))
+    items = read_items(where, query, web)
     items = [item for item in items if item.collection_id in collections]
     mended = [_complete(item) for item in items]
     times = {id(item): scene_time(item, pair=item.collection_id in pairs) for item in items}

@@ -16,6 +16,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from icemap_xr.types import StrPath
 _THREADS = 8
 #: without keys, obstore would ask a cloud's own metadata service, and wait for it
 _KEY = "AWS_ACCESS_KEY_ID"
+_PROBE = ".icemap-probe"
 
 
 def publish(path: StrPath, url: str) -> str:
@@ -90,6 +92,32 @@ def publish(path: StrPath, url: str) -> str:
     send(files.FILES)
     send(files.MANIFEST)
     return url
+
+
+def check_writable(url: str) -> None:
+    """Write a small object beside an address and delete it again, before work begins whose result is to go there.
+
+    Raises
+    ------
+    OutputExistsError
+        There is a store or a part of one already.
+    StoreError
+        The bucket cannot be written.
+    """
+    there = _listed(url)
+    if there:
+        raise OutputExistsError(
+            f"{url} holds {sorted(there)[0]} already: choose a new address, or delete what is there"
+        )
+
+    def probe(store: S3Store, prefix: str) -> None:
+        key = prefix.rstrip("/") + _PROBE
+        obstore.put(store, key, b"icemap-xr: may this be written?", use_multipart=False)
+        # keys that may write and not delete leave it, beside the store
+        with suppress(BaseError, OSError):
+            obstore.delete(store, key)
+
+    _guarded(url, probe)
 
 
 def verify_remote(url: str) -> list[str]:

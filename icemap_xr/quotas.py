@@ -5,8 +5,8 @@ A block is read in one of as many slots as the provider allows connections. Slot
 a cluster they are those of this process. The rates hold because a slot is kept until the time is over that its requests
 and bytes are allowed to take: each slot has its part of the rate, so all of them together never have more than the
 whole. Requests and bytes of a block are not counted but bounded, by its size in internal tiles of the raster: in
-pixels of the raster, of which a coarser grid takes many for each of its own. Scenes in radar geometry are bounded by
-the pixels of the grid alone; the strips that geocoding reads around a block are not counted.
+pixels of the raster, of which a coarser grid takes many for each of its own. Scenes in radar geometry tell which lines
+they took, whole internal strips of them, and their annotation. A request to the provider's catalogue takes a slot, too.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rasterio.warp import transform_bounds
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ OPENING = 3
 _TILE = 256
 #: bytes of one compressed float32 pixel: a recorded sentinel-1-rtc asset of 22203 x 29533 px has 1857486802 bytes
 BYTES_PER_PIXEL = 1857486802 / (22203 * 29533)
+_TILE_BYTES = _TILE**2 * BYTES_PER_PIXEL
 
 _local: dict[tuple[str, int], threading.BoundedSemaphore] = {}
 _lock = threading.Lock()
@@ -48,9 +50,29 @@ class Slot:
     ----------
     shape
         Rows and columns that are read of each raster at most.
+    taken
+        Bytes read beside these, as far as they told of themselves.
     """
 
     shape: tuple[int, int]
+    taken: int = 0
+
+    @property
+    def tiles(self) -> int:
+        """Internal tiles of `_TILE` pixels side that the bytes taken fill."""
+        return math.ceil(self.taken / _TILE_BYTES)
+
+    def take(self, size: int) -> None:
+        """Count bytes that were read, such as those of an annotation."""
+        self.taken += size
+
+    def take_window(self, source: Any, rows: slice, columns: slice) -> None:
+        """Count a window of an opened rasterio dataset by the internal blocks that it touches, uncompressed."""
+        down, across = source.block_shapes[0]
+        touched = [
+            (-(-part.stop // side) - part.start // side) * side for part, side in ((rows, down), (columns, across))
+        ]
+        self.taken += math.prod(touched) * np.dtype(source.dtypes[0]).itemsize
 
     def see(self, source: Any, geobox: GeoBox) -> None:
         """Widen the shape to what a block of some grid takes of an opened rasterio dataset, in the raster's pixels."""
@@ -108,29 +130,63 @@ class Limits:
                 yield slot
             finally:
                 # kept also after a fault: what failed has been asked for, too
-                time.sleep(max(0.0, self.seconds(slot.shape, rasters) - (time.monotonic() - begun)))
+                wanted = self.seconds(slot.shape, rasters, beside=slot.tiles)
+                time.sleep(max(0.0, wanted - (time.monotonic() - begun)))
 
-    def seconds(self, shape: Sequence[int], rasters: int = 1) -> float:
-        """Return how long a slot is kept at least for a block: what its requests and bytes may take."""
-        tiles = math.prod(math.ceil(side / _TILE) + 1 for side in shape)
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Make one request of a catalogue in a slot of its own; its answer is small."""
+        if self.connections is None:
+            yield
+            return
+        with _semaphore(f"icemap-quota-{self.name}", self.connections):
+            begun = time.monotonic()
+            try:
+                yield
+            finally:
+                pause = 0.0 if self.requests_per_min is None else 60 * self.connections / self.requests_per_min
+                time.sleep(max(0.0, pause - (time.monotonic() - begun)))
+
+    def seconds(self, shape: Sequence[int], rasters: int = 1, *, beside: int = 0) -> float:
+        """Return how long a slot is kept at least for a block: what its requests and bytes may take.
+
+        Parameters
+        ----------
+        shape
+            Rows and columns that are read of each raster.
+        rasters
+            Rasters that are read.
+        beside
+            Tiles that are read beside these.
+        """
+        tiles = rasters * math.prod(math.ceil(side / _TILE) + 1 for side in shape) + beside
         seconds = 0.0
         if self.requests_per_min is not None and self.connections is not None:
-            seconds = rasters * (OPENING + tiles) * 60 * self.connections / self.requests_per_min
+            seconds = (rasters * OPENING + tiles) * 60 * self.connections / self.requests_per_min
         if self.mb_per_s is not None:
-            seconds = max(seconds, rasters * tiles * _TILE**2 * BYTES_PER_PIXEL / (self.mb_per_s * 1e6))
+            seconds = max(seconds, tiles * _TILE_BYTES / (self.mb_per_s * 1e6))
         return seconds
 
 
 def _semaphore(name: str, leases: int) -> Any:
-    """Return the slots of this worker's cluster, or of this process."""
-    if "distributed" in sys.modules:
-        from distributed import Semaphore, get_worker
+    """Return the slots of the cluster that this process works for or is a client of, else those of this process."""
+    if _on_cluster():
+        from distributed import Semaphore
 
-        try:
-            get_worker()
-        except ValueError:
-            pass
-        else:
-            return Semaphore(max_leases=leases, name=f"{name}-{leases}")
+        return Semaphore(max_leases=leases, name=f"{name}-{leases}")
     with _lock:
         return _local.setdefault((name, leases), threading.BoundedSemaphore(leases))
+
+
+def _on_cluster() -> bool:
+    if "distributed" not in sys.modules:
+        return False
+    from distributed import Client, get_worker
+
+    for current in (get_worker, Client.current):
+        try:
+            current()
+        except ValueError:
+            continue
+        return True
+    return False

@@ -57,7 +57,7 @@ GDAL_OPTIONS = {
     "VSI_CACHE": "TRUE",
 }
 #: rasterio wants these set within an environment, not given to it
-_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 #: threads that read over a network at least
 _WAITING = 16
 
@@ -275,9 +275,9 @@ def _read_once(
     if fresh:
         # GDAL remembers a failed opening; this makes it ask again
         options["CPL_VSIL_CURL_NON_CACHED"] = "/vsicurl/:/vsis3/"
-    keys = {name: options.pop(name) for name in _KEYS if name in options}
+    keys = {name: options.pop(name) for name in KEYS if name in options}
     if not scene.geocoded and reading.grd is not None:
-        return _read_radar(scene, geobox, reading, options | keys)
+        return _read_radar(scene, geobox, reading, options | keys, slot)
     # slow to import, and needed only where rasters are read
     from icemap_xr.loaders import read_odc, read_stackstac
 
@@ -297,15 +297,19 @@ def _read_once(
         return read_odc(rasters, scene.band or 1, geobox, reading.resampling)
 
 
-def _read_radar(scene: Scene, geobox: GeoBox, reading: Reading, options: dict[str, str]) -> NDArray[Any]:
+def _read_radar(
+    scene: Scene, geobox: GeoBox, reading: Reading, options: dict[str, str], slot: Slot | None
+) -> NDArray[Any]:
     """Read a scene in radar geometry: calibrated, cleaned and geocoded, in dB."""
     from icemap_xr.grd.fetch import Fetcher
     from icemap_xr.grd.step import read_block as read_grd
 
     assert reading.grd is not None
-    keys = {name: options.pop(name) for name in _KEYS if name in options}
+    keys = {name: options.pop(name) for name in KEYS if name in options}
     hrefs = [str(item["assets"][scene.asset]["href"]) for item in scene.items]
     rasters = [(href, reading.access.signed(href, reading.patience)) for href in hrefs]
+    fetch = Fetcher(reading.access, reading.patience, None if slot is None else slot.take)
+    took = None if slot is None else slot.take_window
     with rasterio.Env(**options):
         setenv(**keys)
-        return read_grd(rasters, scene.polarisation, geobox, reading.grd, Fetcher(reading.access, reading.patience))
+        return read_grd(rasters, scene.polarisation, geobox, reading.grd, fetch, took)

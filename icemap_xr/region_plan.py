@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
+from icemap_xr.access import Access
 from icemap_xr.errors import InputError, did_you_mean
 from icemap_xr.providers import Quotas, load_provider
 from icemap_xr.run_plan import RunPlan, assumed, plan_ground
@@ -44,6 +46,7 @@ SLICE_KM2 = 250 * 170
 #: relative orbits of Sentinel-1; no place is seen from more
 _ORBITS = 175
 _MOST = 1_000_000
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,10 @@ class Rates:
     steps
         Scenes per year and feature that the network takes.
     connections, mb_per_s
-        Connections at a time, and megabytes (1e6) per second of each, where the provider has no such quota.
+        Connections at a time, and megabytes (1e6) per second of each; of these and the provider's quotas the lower ones
+        hold.
+    gflops_source, reading_source
+        Where the rates come from, for the printed assumptions.
     """
 
     gflops: float = 1000.0
@@ -77,6 +83,46 @@ class Rates:
     steps: int = 15
     connections: int | None = None
     mb_per_s: float | None = None
+    gflops_source: str = "--gflops"
+    reading_source: str = "--mb-per-s"
+
+    @classmethod
+    def measured(
+        cls,
+        features: Sequence[str] = ("grd", "insar"),
+        *,
+        raster: str | None = None,
+        access: Access | None = None,
+        **given: Any,
+    ) -> Rates:
+        """Measure the network's speed on this machine and, with a raster, how fast one connection reads.
+
+        Takes some 10 s for the network on a GPU, longer on a processor, and 5 s for the raster.
+
+        Parameters
+        ----------
+        features
+            Features of the network.
+        raster
+            Path or address of a raster such as the provider's.
+        access
+            How it is opened.
+        **given
+            The other rates.
+
+        Raises
+        ------
+        ReadError, AccessError, InputError
+            The raster cannot be read, may not be, or is too small.
+        """
+        # TensorFlow is slow to import
+        from icemap_xr.measuring import network_gflops, reading_mb_per_s
+
+        if raster is not None:
+            rate = reading_mb_per_s(raster, access)
+            given |= {"mb_per_s": rate, "reading_source": "measured here, one connection"}
+        gflops = network_gflops(features, steps=given.get("steps", cls.steps))
+        return cls(**given | {"gflops": gflops, "gflops_source": "measured on this machine"})
 
     def __post_init__(self) -> None:
         """Refuse what is no rate."""
@@ -173,8 +219,8 @@ def plan_regions(
     quotas = load_provider(provider).quotas if provider else Quotas()
     quotas = replace(
         quotas,
-        connections=quotas.connections or rates.connections or (1 if rates.mb_per_s is not None else None),
-        mb_per_s=quotas.mb_per_s or rates.mb_per_s,
+        connections=_lower(quotas.connections, rates.connections) or (1 if rates.mb_per_s is not None else None),
+        mb_per_s=_lower(quotas.mb_per_s, rates.mb_per_s),
     )
     names = [_known(one) for one in regions] or list(RGI_KM2)
     ground = {name: RGI_KM2[name] for name in names}
@@ -184,6 +230,10 @@ def plan_regions(
         # slices of one region show no other
         plans.append(replace(globe, scenes=sum(one.scenes for one in plans)))
     return plans
+
+
+def _lower(quota: Number | None, own: Number | None) -> Number | None:
+    return min((one for one in (quota, own) if one is not None), default=None)
 
 
 def _region(name: str, km2: float, years: int, features: tuple[str, ...], rates: Rates, quotas: Quotas) -> RegionPlan:
@@ -226,8 +276,16 @@ def assumptions(rates: Rates, features: Sequence[str], provider: str | None) -> 
         f"scenes: at least dates x ground / {SLICE_KM2:,} km2 (an IW slice), rounded up in each region",
         "to read: every date over all of the ground, one polarisation, bytes per pixel as a recorded scene",
         "storage: cube with 2 bytes per pixel and scene, maps with 4 per pixel and year, uncompressed",
-        f"GPU: {rates.gflops:g} GFLOP/s sustained (--gflops), {rates.gpus} of them; windows overlap by "
+        f"GPU: {rates.gflops:,.4g} GFLOP/s sustained ({rates.gflops_source}), {rates.gpus} of them; windows overlap by "
         f"{rates.overlap:g}, {rates.steps} steps",
-        f"wall time: the longer of reading (quotas of {provider or 'no provider'}, else --connections x --mb-per-s, "
-        "else not known) and computing, without queues and faults; months: of the provider's monthly transfer",
+        *_reading(rates),
+        f"wall time: the longer of reading (quotas of {provider or 'no provider'} or --connections x --mb-per-s, "
+        "whichever is lower; without any not known) and computing, without queues and faults; months: of the "
+        "provider's monthly transfer",
     ]
+
+
+def _reading(rates: Rates) -> list[str]:
+    if rates.mb_per_s is None:
+        return []
+    return [f"reading: {rates.connections or 1} connection(s) of {rates.mb_per_s:,.4g} MB/s ({rates.reading_source})"]

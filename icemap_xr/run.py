@@ -18,7 +18,7 @@ import pandas as pd
 import pystac
 import xarray as xr
 
-from icemap_xr import schema, store
+from icemap_xr import objectstore, schema, store
 from icemap_xr.archive import archive
 from icemap_xr.arealscale import GroundWeights
 from icemap_xr.blocktable import block_table
@@ -102,7 +102,7 @@ class RunResult:
         return {"model": self.weights, "interval_kind": kind, "holes": len(self.holes()), "years": years}
 
 
-def run(config: RunConfig, output: StrPath) -> RunResult:
+def run(config: RunConfig, output: StrPath, *, publish: str | None = None) -> RunResult:
     """Run a configuration into a folder; resumable.
 
     Parameters
@@ -111,6 +111,9 @@ def run(config: RunConfig, output: StrPath) -> RunResult:
         The run.
     output
         Folder: new, empty, or of an interrupted run of the same configuration.
+    publish
+        Address in a bucket to which the archive is copied at the end, such as ``"s3://bucket/svalbard.zarr"``. That it
+        can be written is tried before work begins.
 
     Returns
     -------
@@ -123,11 +126,15 @@ def run(config: RunConfig, output: StrPath) -> RunResult:
     Raises
     ------
     OutputExistsError
-        The folder holds something else.
+        The folder or the address holds something else.
+    StoreError
+        The bucket cannot be written.
     IcemapError
         Whatever the stages raise.
     """
     grid = region_grid(config)
+    if publish is not None and not (Path(output) / f"{config.name}.zarr").exists():
+        objectstore.check_writable(publish)
     folder = claim_folder(output, config.digest, config.to_dict())
     options = config.model
     model = load_model(
@@ -159,6 +166,8 @@ def run(config: RunConfig, output: StrPath) -> RunResult:
     summary = result.summary()
     write_text(folder / "areas.csv", pd.DataFrame(summary["years"]).to_csv(index=False))
     write_text(folder / "summary.json", json.dumps(summary, indent=1))
+    if publish is not None:
+        objectstore.publish(path, publish)
     return result
 
 

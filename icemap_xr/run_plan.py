@@ -17,7 +17,7 @@ from icemap_xr.coverage import coverage
 from icemap_xr.grid import RegionGrid
 from icemap_xr.ground import ground_mask, marked_km2
 from icemap_xr.models.cost import flops_per_window
-from icemap_xr.models.icemapper import Architecture
+from icemap_xr.models.icemapper import PUBLISHED_WINDOW, Architecture
 from icemap_xr.models.registry import declared
 from icemap_xr.providers import Quotas, known_providers
 from icemap_xr.quotas import BYTES_PER_PIXEL
@@ -26,7 +26,6 @@ from icemap_xr.sentinel1 import CYCLE
 
 #: bytes of one pixel in the cube (int16) and in a map (float32), uncompressed
 _CUBE_BYTES, _MAP_BYTES = 2, 4
-_WINDOW = 384
 
 
 @dataclass(frozen=True)
@@ -107,8 +106,8 @@ class RunPlan:
             f"reading: {hours}{months}",
             f"storage: cube at most {self.cube_bytes / 1e12:.2f} TB (2 bytes per pixel and scene, uncompressed), maps "
             f"at most {self.map_bytes / 1e9:.1f} GB (4 bytes per pixel and year, uncompressed)",
-            f"network: {self.flops / 1e15:.2f} PFLOP (windows of {_WINDOW} px over what is mapped, counted from the "
-            f"layers), {self.compute_hours:.1f} h at an assumed {self.gflops:g} GFLOP/s (--gflops)",
+            f"network: {self.flops / 1e15:.2f} PFLOP (windows of {PUBLISHED_WINDOW} px over what is mapped, counted "
+            f"from the layers), {self.compute_hours:.1f} h at an assumed {self.gflops:g} GFLOP/s (--gflops)",
         ]
 
 
@@ -170,7 +169,7 @@ def plan_ground(
     """Work out what some ground would take; the parameters are those of `RunPlan`, with steps per year and overlap."""
     passes, pixels = max(1, len(tracks)), rows * columns
     # a window of the published size; in what the mask leaves, windows overlap as everywhere
-    stride = max(1, round(_WINDOW * (1 - overlap)))
+    stride = max(1, round(PUBLISHED_WINDOW * (1 - overlap)))
     windows = math.ceil(rows / stride) * math.ceil(columns / stride) * share * years * passes
     return RunPlan(
         rows=rows,
@@ -193,7 +192,7 @@ def plan_ground(
 
 def window_flops(steps: int, features: int) -> int:
     """Return the operations of one window of the published size."""
-    return flops_per_window(Architecture(steps=steps, features=features, window=_WINDOW))
+    return flops_per_window(Architecture(steps=steps, features=features, window=PUBLISHED_WINDOW))
 
 
 def assumed(names: tuple[str, ...], years: int, tracks: int) -> dict[str, int]:

@@ -11,13 +11,11 @@ import logging
 import os
 import time
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from icemap_xr.errors import (
     AccessError,
@@ -43,10 +41,12 @@ from icemap_xr.tiles import Tile, TilePlan
 
 logger = logging.getLogger("icemap_xr")
 
-_LEASES, _DONE, _DEAD = "leases", "done", "dead"
+LEASES, _DONE, _DEAD = "leases", "done", "dead"
 #: most seconds between two looks at tiles that other processes have
 _POLL = 5.0
-#: what every tile would meet: the run ends, and no tile is blamed
+#: after so many tiles in a row that were refused, what refuses them cannot be theirs
+_IN_A_ROW = 10
+#: what every tile would meet: the run ends, and no tile is blamed; of an InputError see `_Queue.verdict`
 _EVERYWHERE = (
     InputError,
     ModelError,
@@ -111,7 +111,7 @@ class _Queue:
     tries: int
     work: Work
     own: int = 0
-    causes: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
 
     def ended(self, names: Iterable[str]) -> set[str]:
         """Return which tiles need nothing more."""
@@ -145,11 +145,11 @@ class _Queue:
             logger.warning("tile %s was taken over by another process: this one gave no sign of life", tile.name)
             return False
         except Exception as error:
-            cause, final = Trouble(1, error).cause, isinstance(error, _OF_THE_TILE)
-            if isinstance(error, _EVERYWHERE) and not final:
-                self.leases.fail(tile.name, number, cause, counted=False)
+            cause = Trouble(1, error).cause
+            verdict = self.verdict(error)
+            self.leases.fail(tile.name, number, cause, counted=verdict in ("tile", "try"), final=verdict == "tile")
+            if verdict == "all":
                 raise
-            self.leases.fail(tile.name, number, cause, final=final)
             logger.warning("tile %s failed (%s)", tile.name, cause)
             return False
         except BaseException:
@@ -159,7 +159,25 @@ class _Queue:
         record |= {"seconds": round(time.monotonic() - begun, 3), "when": _now(), "result": result}
         _write(_record(self.plan, _DONE, tile), record)
         self.own += 1
+        self.refused = 0
         return True
+
+    def verdict(self, error: Exception) -> Literal["tile", "try", "all", "unclear"]:
+        """Return whose fault an error is: the tile's for good, one that another try may mend, or one of all tiles.
+
+        An InputError may be of the options or of one tile's data. What other tiles did not meet is of the tile, unless
+        tile after tile meets it; before any is done it is not clear, and a second one is asked.
+        """
+        if isinstance(error, _OF_THE_TILE):
+            return "tile"
+        if not isinstance(error, _EVERYWHERE):
+            return "try"
+        if not isinstance(error, InputError):
+            return "all"
+        self.refused += 1
+        if _names(self.plan.folder / _DONE):
+            return "tile" if self.refused < _IN_A_ROW else "all"
+        return "unclear" if self.refused == 1 else "all"
 
 
 def run_tiles(
@@ -207,7 +225,7 @@ def run_tiles(
     try:
         for name in (_DONE, _DEAD):
             (plan.folder / name).mkdir(exist_ok=True)
-        leases = Leases(plan.folder / _LEASES, stale)
+        leases = Leases(plan.folder / LEASES, stale)
         leases.now()
     except OSError as error:
         raise PlanError(
@@ -247,94 +265,6 @@ def _drop(left: dict[str, Tile], names: set[str]) -> int:
     return len(names)
 
 
-@dataclass(frozen=True)
-class TilesStatus:
-    """How a plan stands.
-
-    Parameters
-    ----------
-    tiles, done, dead, working, waiting
-        Tiles in all; done; set aside; under way; not begun, or to be tried again.
-    km2_done, km2
-        Area of the tiles that are done, and of all.
-    retried
-        Tiles that were done, but not at the first try.
-    workers
-        Processes that are at work.
-    tiles_per_hour
-        Over the last `recent` tiles since the last pause; None before the second one.
-    hours_left
-        At that rate; None where it is not known, or nobody is at work.
-    causes
-        Why tiles were set aside, the most frequent first.
-    """
-
-    tiles: int
-    done: int
-    dead: int
-    working: int
-    waiting: int
-    km2_done: float
-    km2: float
-    retried: int
-    workers: tuple[str, ...]
-    tiles_per_hour: float | None
-    hours_left: float | None
-    causes: tuple[tuple[str, int], ...]
-
-
-def status(plan: TilePlan, *, stale: float = STALE, recent: int = 100) -> TilesStatus:
-    """Look how far a plan is, from its files alone; nothing is written but a clock.
-
-    Parameters
-    ----------
-    plan
-        The plan.
-    stale
-        As for `run_tiles`.
-    recent
-        Tiles over which the throughput is taken.
-    """
-    records = [_load(path) for path in sorted((plan.folder / _DONE).glob("*.json"))]
-    dead = dead_tiles(plan)
-    ended = {str(one["tile"]) for one in records} | {one.name for one in dead}
-    # names of tiles have no dot
-    begun = {path.name.split(".")[0] for path in (plan.folder / _LEASES).glob("[!.]*.json")} - ended
-    workers = []
-    if begun:
-        leases = Leases(plan.folder / _LEASES, stale)
-        for name in sorted(begun & {tile.name for tile in plan.tiles}):
-            tries = leases.tries(name)
-            if tries and leases.alive(tries[-1]):
-                workers.append(tries[-1].owner)
-        leases.close()
-    times = _without_pauses(sorted(datetime.fromisoformat(one["when"]).timestamp() for one in records)[-recent:], stale)
-    rate = None if len(times) < 2 or times[-1] == times[0] else (len(times) - 1) / (times[-1] - times[0]) * 3600
-    left = len(plan.tiles) - len(ended)
-    return TilesStatus(
-        tiles=len(plan.tiles),
-        done=len(records),
-        dead=len(dead),
-        working=len(workers),
-        waiting=left - len(workers),
-        km2_done=sum(float(one["km2"]) for one in records),
-        km2=plan.km2,
-        retried=sum(int(one["tries"]) > 1 for one in records),
-        workers=tuple(workers),
-        tiles_per_hour=rate,
-        hours_left=None if rate is None or not workers else left / rate,
-        causes=tuple(Counter(one.cause for one in dead).most_common()),
-    )
-
-
-def _without_pauses(times: list[float], stale: float) -> list[float]:
-    """Return the times since the last pause: one much longer than between other tiles, in which nobody worked."""
-    gaps = sorted(after - before for before, after in pairwise(times))
-    limit = max(stale, 20 * gaps[len(gaps) // 2]) if gaps else 0.0
-    since = max((number for number in range(1, len(times)) if times[number] - times[number - 1] > limit), default=0)
-    return times[since:]
-
-
 def dead_tiles(plan: TilePlan) -> list[Dead]:
     """Return the tiles that were set aside, by name."""
     return [Dead(**_load(path)) for path in sorted((plan.folder / _DEAD).glob("*.json"))]
@@ -344,7 +274,7 @@ def revive(plan: TilePlan) -> int:
     """Let tiles that were set aside be tried again; returns how many there are. Not while others are at work."""
     dead = dead_tiles(plan)
     for one in dead:
-        for path in (plan.folder / _LEASES).glob(f"{one.name}.*.json"):
+        for path in (plan.folder / LEASES).glob(f"{one.name}.*.json"):
             path.unlink()
         _record_name(plan, _DEAD, one.name).unlink()
     return len(dead)
@@ -368,6 +298,11 @@ def _write(path: Path, content: dict[str, Any]) -> None:
         write_text(path, json.dumps(content))
     except (TypeError, ValueError) as error:
         raise StoreError(f"{path} could not be written ({error}): a tile's result must be plain JSON") from None
+
+
+def done_records(plan: TilePlan) -> list[dict[str, Any]]:
+    """Return the records of the tiles that are done, by name."""
+    return [_load(path) for path in sorted((plan.folder / _DONE).glob("*.json"))]
 
 
 def _load(path: Path) -> dict[str, Any]:

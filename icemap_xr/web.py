@@ -16,6 +16,7 @@ from typing import Any
 import requests
 
 from icemap_xr.errors import CatalogUnavailableError
+from icemap_xr.quotas import Limits
 from icemap_xr.urls import scrub
 
 #: answers that another try may change
@@ -73,10 +74,13 @@ class Web:
     ----------
     patience
         Tries, time-outs and the deadline, which begins now.
+    limits
+        Quotas of the server; each request takes a slot of them. None by default.
     """
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, patience: Patience, limits: Limits | None = None) -> None:
         self.patience = patience
+        self.limits = limits or Limits()
         self.deadline = Deadline(patience.deadline)
         self.session = requests.Session()
 
@@ -104,7 +108,8 @@ class Web:
                 break
             wanted, again = None, True
             try:
-                response, body = self._once(request, redirects)
+                with self.limits.call():
+                    response, body = self._once(request, redirects)
                 if response.ok and not response.is_redirect:
                     return check(body)
                 cause, again = f"status {response.status_code}", response.status_code in TRANSIENT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.table import Table
@@ -15,19 +16,25 @@ from icemap_xr.cli import console
 @click.option("--years", callback=console.years, required=True, help="2020, 2016-2024 or 2017,2019.")
 @click.option("--feature", "features", multiple=True, default=("grd", "insar"), show_default=True)
 @click.option("--provider", help="Profile whose quotas bound reading, such as copernicus-dataspace.")
-@click.option("--gflops", type=float, default=1000.0, show_default=True, help="Sustained GFLOP/s of one GPU.")
+@click.option("--gflops", type=float, help="Sustained GFLOP/s of one GPU; 1000 by default.")
+@click.option("--measure", is_flag=True, help="Measure GFLOP/s with the network of the published size on this machine.")
+@click.option(
+    "--measure-read", "raster", help="Measure MB/s of one connection with this raster, too; opened as PROVIDER says."
+)
 @click.option("--gpus", type=int, default=1, show_default=True)
 @click.option("--ground", type=float, default=2.0, show_default=True, help="Mapped ground per glacier area.")
 @click.option("--tracks", type=int, default=1, show_default=True, help="Relative orbits mapped at each place.")
 @click.option("--overlap", type=float, default=0.5, show_default=True)
-@click.option("--connections", type=int, help="Connections at a time where the provider has no quota; 1 by default.")
-@click.option("--mb-per-s", type=float, help="MB/s of each connection where the provider has no quota.")
+@click.option("--connections", type=int, help="Connections at a time, at most the provider's quota; 1 without.")
+@click.option("--mb-per-s", type=float, help="MB/s of each connection, at most the provider's quota.")
 def plan(
     regions: tuple[str, ...],
     years: tuple[int, ...],
     features: tuple[str, ...],
     provider: str | None,
-    gflops: float,
+    gflops: float | None,
+    measure: bool,
+    raster: str | None,
     gpus: int,
     ground: float,
     tracks: int,
@@ -36,9 +43,24 @@ def plan(
     mb_per_s: float | None,
 ) -> None:
     """Say what REGIONS (RGI first-order regions, such as svalbard or 11; all by default) would take."""
+    from icemap_xr.providers import load_provider
     from icemap_xr.region_plan import Rates, assumptions, plan_regions
 
-    rates = Rates(gflops, gpus, ground, tracks, overlap, connections=connections, mb_per_s=mb_per_s)
+    if (measure and gflops is not None) or (raster and (mb_per_s is not None or not measure)):
+        raise click.UsageError("a rate is given or measured: --measure-read goes with --measure, without --mb-per-s")
+    given: dict[str, Any] = {
+        "gpus": gpus,
+        "ground": ground,
+        "tracks": tracks,
+        "overlap": overlap,
+        "connections": connections,
+    }
+    if measure:
+        access = None if raster is None or provider is None else load_provider(provider).access
+        given |= {} if mb_per_s is None else {"mb_per_s": mb_per_s}
+        rates = Rates.measured(features, raster=raster, access=access, **given)
+    else:
+        rates = Rates(1000.0 if gflops is None else gflops, mb_per_s=mb_per_s, **given)
     plans = plan_regions(regions, years=len(years), features=features, rates=rates, provider=provider)
     columns = (
         "region",

@@ -94,12 +94,13 @@ def run(
 def status(folder: Path, stale: float) -> None:
     """Show how far PLAN is: tiles done, under way and set aside, throughput, time left."""
     from icemap_xr.tilequeue import dead_tiles
-    from icemap_xr.tilequeue import status as look
     from icemap_xr.tiles import read_plan
+    from icemap_xr.tilestatus import status as look
 
     made = read_plan(folder)
     now = look(made, stale=stale)
     rate = "" if now.tiles_per_hour is None else f"{now.tiles_per_hour:.1f} tiles per hour"
+    rate += " when last at work" if rate and not now.workers else ""
     rows = {
         "done": f"{now.done} of {now.tiles} tiles, {now.km2_done:,.0f} of {now.km2:,.0f} km2",
         "under way": f"{now.working}: {', '.join(now.workers)}" if now.workers else "0",

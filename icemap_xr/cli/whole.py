@@ -27,10 +27,13 @@ def demo(output: Path, seed: int, size: float, years: tuple[int, ...], workers: 
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--output", type=click.Path(path_type=Path), help="New folder for the results.")
+@click.option("--publish", help="Address to copy the archive to at the end, s3://bucket/name.zarr; tried first.")
 @click.option("--dry-run", is_flag=True, help="Only say what it would take: scenes, bytes, hours, storage.")
 @click.option("--items", type=click.Path(path_type=Path), help="With --dry-run: count these items (icemap search).")
 @click.option("--gflops", type=float, default=1000.0, show_default=True, help="With --dry-run: sustained GFLOP/s.")
-def run(config: Path, output: Path | None, dry_run: bool, items: Path | None, gflops: float) -> None:
+def run(
+    config: Path, output: Path | None, publish: str | None, dry_run: bool, items: Path | None, gflops: float
+) -> None:
     """Run CONFIG.yaml: search, cube, map, areas, outlines, archive.
 
     Exit code 3: all was written, and the cube has holes where rasters could not be read (`cube.on_error: hole`).
@@ -49,11 +52,13 @@ def run(config: Path, output: Path | None, dry_run: bool, items: Path | None, gf
         raise click.UsageError("--output is missing: give a new folder, or --dry-run")
     from icemap_xr.run import run as run_config
 
-    result = run_config(content, output)
+    result = run_config(content, output, publish=publish)
     console.OUT.print(f"weights: {result.weights}", highlight=False, soft_wrap=True)
     console.OUT.print(_area_table(result.summary()))
     console.OUT.print(
-        f"archive: {result.archive}\npicture: {result.folder / 'overview.png'}", highlight=False, soft_wrap=True
+        f"archive: {publish or result.archive}\npicture: {result.folder / 'overview.png'}",
+        highlight=False,
+        soft_wrap=True,
     )
     holes = result.holes()
     if holes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,10 +32,13 @@ class Fetcher:
         Credentials; the addresses have been checked already, since they lie beside a raster that was.
     patience
         Tries and deadline.
+    took
+        Is told how many bytes came over a network.
     """
 
     access: Access
     patience: Patience
+    took: Callable[[int], None] | None = None
 
     def __call__(self, href: str) -> bytes:
         """Return the content of a file."""
@@ -61,6 +65,8 @@ class Fetcher:
                     "files beside its raster"
                 ) from None
             raise ReadError(f"{scrub(href)} could not be read ({told}): run again to resume") from None
+        if self.took is not None:
+            self.took(len(found))
         return found
 
 

@@ -28,6 +28,8 @@ from icemap_xr.kernels.regrid import Sampler, footprint
 from icemap_xr.urls import scrub
 
 Values = NDArray[np.float32]
+#: is told of an open raster which rows and columns were read
+Took = Callable[[Any, slice, slice], None]
 
 #: lines and pixels within which a border is followed from an edge of the image; the steps at the ends of a data take
 #: of EW are 1400 lines long
@@ -110,7 +112,7 @@ def _geometry(header: Header, image: Image, options: GrdOptions, name: str) -> G
     return GcpGeometry(header.points)
 
 
-def read_power(src: Any, loaded: Loaded, geobox: GeoBox, options: GrdOptions) -> Values:
+def read_power(src: Any, loaded: Loaded, geobox: GeoBox, options: GrdOptions, took: Took | None = None) -> Values:
     """Return linear backscatter of one image on a block of the map.
 
     Parameters
@@ -123,6 +125,8 @@ def read_power(src: Any, loaded: Loaded, geobox: GeoBox, options: GrdOptions) ->
         The block.
     options
         See `GrdOptions`.
+    took
+        Is told which windows of the raster were read.
 
     Returns
     -------
@@ -135,7 +139,7 @@ def read_power(src: Any, loaded: Loaded, geobox: GeoBox, options: GrdOptions) ->
         lines,
         pixels,
         loaded.header.shape,
-        lambda rows, columns: _window(src, loaded.image, rows, columns, options),
+        lambda rows, columns: _window(src, loaded.image, rows, columns, options, took),
         looks=_looks(geobox, loaded.image),
     )
     if options.layover_shadow == "nodata" and np.isfinite(out).any():
@@ -185,7 +189,7 @@ def _looks(geobox: GeoBox, image: Image) -> tuple[int, int]:
     return along, across
 
 
-def _window(src: Any, image: Image, rows: slice, columns: slice, options: GrdOptions) -> Values:
+def _window(src: Any, image: Image, rows: slice, columns: slice, options: GrdOptions, took: Took | None) -> Values:
     """Return calibrated power in a window of the image; NaN beyond the recorded swath.
 
     A border is followed from the edges of the image, so that the numbers are read up to an edge that is near.
@@ -194,6 +198,8 @@ def _window(src: Any, image: Image, rows: slice, columns: slice, options: GrdOpt
     if options.border:
         wide = (_towards_edges(rows, src.height), _towards_edges(columns, src.width))
     numbers = src.read(1, window=Window.from_slices(*wide))
+    if took is not None:
+        took(src, *wide)
     inner = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip((rows, columns), wide, strict=True))
     lines, pixels = _centres(rows), _centres(columns)
     gain = image.calibration.table.window(lines, pixels)
@@ -232,7 +238,12 @@ def open_image(href: str) -> Any:
 
 
 def read_block(
-    rasters: Sequence[tuple[str, str]], polarisation: str, geobox: GeoBox, options: GrdOptions, fetch: Fetch
+    rasters: Sequence[tuple[str, str]],
+    polarisation: str,
+    geobox: GeoBox,
+    options: GrdOptions,
+    fetch: Fetch,
+    took: Took | None = None,
 ) -> Values:
     """Return backscatter in dB of the slices of one pass on a block of the map.
 
@@ -249,6 +260,8 @@ def read_block(
         The block.
     options, fetch
         See `load`.
+    took
+        See `read_power`.
 
     Returns
     -------
@@ -265,7 +278,7 @@ def read_block(
     power = np.full(geobox.shape, np.nan, np.float32)
     for href, opened in rasters:
         with open_image(opened) as src:
-            found = read_power(src, load(src, href, polarisation, options, fetch), geobox, options)
+            found = read_power(src, load(src, href, polarisation, options, fetch), geobox, options, took)
         power = np.where(np.isnan(power), found, power)
         if not np.isnan(power).any():
             break

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from icemap_xr.cluster import ClusterOptions
 from icemap_xr.config import GridSection, ModelSection, RunConfig, SearchSection
-from icemap_xr.tiles import TilePlan, make_plan
+from icemap_xr.tiles import Tile, TilePlan, make_plan
 
 _SIDE_M = 16_000.0
 
@@ -28,3 +30,18 @@ def tile_plan(folder: Path, tiles: int) -> TilePlan:
         cluster=ClusterOptions(kind="threads"),
     )
     return make_plan(config, folder, tile_km=_SIDE_M / 1000, window=32)
+
+
+class TileWork:
+    """Does tiles, and fails as told: errors by the index of the tile, one for each try."""
+
+    def __init__(self, **faults: list[BaseException]) -> None:
+        self.faults = {int(name.removeprefix("tile")): list(errors) for name, errors in faults.items()}
+        self.calls = Counter[int]()
+
+    def __call__(self, tile: Tile) -> dict[str, Any]:
+        """Do a tile or fail."""
+        self.calls[tile.index] += 1
+        if self.faults.get(tile.index):
+            raise self.faults[tile.index].pop(0)
+        return {"windows": 4}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+import yaml
 
 from icemap_xr import objectstore, store
 from icemap_xr.errors import StoreError
+from icemap_xr.testing.commands import Result
 from icemap_xr.verify import verify
 
 SECRET = "planted-secret-0123456789"
@@ -60,10 +62,7 @@ def endpoint() -> Iterator[str]:
         thread.join()
 
 
-def test_a_bucket_that_denies_writing(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = np.random.default_rng(0).random((1, 8, 8)).astype("f4")
-    ds = xr.Dataset({"probability": (("year", "y", "x"), values)}).chunk(y=4)
-    store.save(ds, tmp_path / "maps.zarr")
+def keys(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "AWS_ACCESS_KEY_ID": "planted-key",
         "AWS_SECRET_ACCESS_KEY": SECRET,
@@ -71,9 +70,31 @@ def test_a_bucket_that_denies_writing(endpoint: str, tmp_path: Path, monkeypatch
         "AWS_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
+
+
+def test_a_bucket_that_denies_writing(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).random((1, 8, 8)).astype("f4")
+    ds = xr.Dataset({"probability": (("year", "y", "x"), values)}).chunk(y=4)
+    store.save(ds, tmp_path / "maps.zarr")
+    keys(endpoint, monkeypatch)
     with pytest.raises(StoreError, match=r"s3://maps/maps\.zarr cannot be used") as caught:
         objectstore.publish(tmp_path / "maps.zarr", "s3://maps/maps.zarr")
     assert 0 < ReadOnly.puts <= 8, "what is denied is not asked for again and again"
     assert SECRET not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert verify(tmp_path / "maps.zarr") == []
+
+
+def test_a_run_that_could_not_be_published_does_not_begin(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, icemap: Callable[..., Result]
+) -> None:
+    keys(endpoint, monkeypatch)
+    config = tmp_path / "run.yaml"
+    # a provider that answers nobody: it is not asked
+    content = {"name": "r", "region": [15, 78, 15.1, 78.1], "years": [2020], "search": {"provider": str(tmp_path)}}
+    config.write_text(yaml.safe_dump(content | {"grid": {"crs": "EPSG:32633"}, "model": {"name": "demo_grdinsar"}}))
+    done = icemap("run", config, "--output", tmp_path / "out", "--publish", "s3://maps/r.zarr")
+    assert done.code == 1
+    assert "s3://maps/r.zarr cannot be used" in done.err
+    assert SECRET not in done.err
+    assert not (tmp_path / "out").exists()

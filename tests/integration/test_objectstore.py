@@ -229,3 +229,12 @@ def test_a_store_published_anew_is_not_read_by_who_opened_the_old_one(bucket: An
     storearray._open_array.cache_clear()
     with pytest.raises(IncompleteStoreError, match="published anew since it was opened: open it again"):
         opened.rtc.sum().compute(scheduler="synchronous")
+
+
+def test_an_address_is_tried_before_work_and_stays_clean(bucket: Any, local: Path) -> None:
+    address = f"s3://{bucket.name}/cubes/r.zarr"
+    objectstore.check_writable(address)
+    assert list(bucket.objects.all()) == []
+    objectstore.publish(local, address)
+    with pytest.raises(OutputExistsError, match="already: choose a new address"):
+        objectstore.check_writable(address)

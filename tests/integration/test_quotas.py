@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import xarray as xr
 import yaml
 
+from icemap_xr.catalog import search
 from icemap_xr.cluster import cluster
 from icemap_xr.cube import build_cube
 from icemap_xr.grid import RegionGrid
@@ -95,3 +97,29 @@ def test_bytes_hold_on_a_grid_coarser_than_the_rasters(tmp_path: Path) -> None:
     # what the slot may take for a block at once comes on top
     _, size = server.busiest(1.0)
     assert size <= rate * 1e6 + 4.7e6
+
+
+def test_searches_of_a_cluster_s_clients_share_its_slots(tmp_path: Path) -> None:
+    catalogue = pystac.Catalog("counted", "scenes on a server")
+    rasters = tmp_path / "rasters"
+    for number in range(4):
+        path = write_raster(rasters / f"{number}.tif", np.ones(SHAPE))
+        catalogue.add_item(rtc_item(path, f"2020-0{1 + number}-01"))
+    catalogue.normalize_and_save(str(rasters), pystac.CatalogType.SELF_CONTAINED)
+    where = profile(tmp_path, connections=1, requests_per_min=600)
+    region = small_grid(SHAPE).geobox.extent.to_crs("EPSG:4326").boundingbox.bbox
+
+    def find(server: CountingServer) -> list[str]:
+        found = search(f"{server.address}/catalog.json", region, 2020, features=["rtc"], profile=where)
+        return [item.id for item in found]
+
+    with serve_counting(rasters) as server, cluster("local", workers=1) as client, ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(find, [server] * 3))
+        slots = client.run_on_scheduler(lambda dask_scheduler: dict(dask_scheduler.extensions["semaphores"].max_leases))
+    assert [len(one) for one in found] == [4, 4, 4]
+    assert slots == {"icemap-quota-counted-1": 1}
+    assert server.most == 1
+    # three searches of catalogue and items, ten requests a second
+    assert len(server.answers) >= 15
+    requests, _ = server.busiest(1.0)
+    assert requests <= 11

@@ -17,8 +17,9 @@ import yaml
 
 import icemap_xr as ix
 from icemap_xr.testing.tileplans import tile_plan
-from icemap_xr.tilequeue import run_tiles, status
+from icemap_xr.tilequeue import run_tiles
 from icemap_xr.tiles import read_plan
+from icemap_xr.tilestatus import status
 
 ROOT = Path(__file__).resolve().parents[2]
 ICEMAP = Path(sys.executable).parent / "icemap"
@@ -154,7 +155,7 @@ def test_dead_tiles_are_told_by_the_exit_code(tmp_path: Path) -> None:
     def nothing(tile: object) -> dict[str, object]:
         raise OSError("no route to host")
 
-    run_tiles(plan, nothing)
+    run_tiles(plan, nothing, stale=1)
     shown = icemap("status", plan.folder)
     assert shown.returncode == 0, shown.stderr
     assert "OSError: no route to host" in shown.stdout

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 
+from icemap_xr import quotas
 from icemap_xr.errors import ConfigError
 from icemap_xr.providers import Quotas, known_providers, parse_provider
 from icemap_xr.quotas import BYTES_PER_PIXEL, OPENING, Limits, Slot
@@ -116,3 +117,39 @@ def test_quotas_of_nothing_are_refused(quotas: dict[str, Any], match: str) -> No
 def test_the_recorded_quotas_become_limits() -> None:
     one = known_providers()["copernicus-dataspace"]
     assert one.quotas.limits(one.name) == Limits("copernicus-dataspace", 4, None, 20)
+
+
+def test_windows_of_a_raster_in_strips_count_as_whole_strips(tmp_path: Path) -> None:
+    path = tmp_path / "strips.tif"
+    shape = {"height": 300, "width": 1000, "count": 1, "dtype": "uint16", "blockysize": 1, "tiled": False}
+    with rasterio.open(path, "w", driver="GTiff", transform=rasterio.Affine(10, 0, 0, 0, -10, 0), **shape) as target:
+        target.write(np.ones((1, 300, 1000), np.uint16))
+    slot = Slot((1, 1))
+    with rasterio.open(path) as source:
+        assert source.block_shapes == [(1, 1000)]
+        slot.take_window(source, slice(10, 110), slice(500, 510))
+        assert slot.taken == 100 * 1000 * 2
+        slot.take_window(source, slice(0, 300), slice(0, 1000))
+    assert slot.taken == 400 * 1000 * 2
+    # 800 kB, in tiles of 256 px with the bytes of a compressed pixel
+    assert slot.tiles == 5
+
+
+def test_what_was_taken_beside_a_block_keeps_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(quotas.time, "sleep", slept.append)
+    limits = Limits("strips", connections=1, mb_per_s=1)
+    with limits.slot((1, 1)) as slot:
+        slot.take(10_000_000)
+    assert slept[0] == pytest.approx(10 + limits.seconds((1, 1)), abs=0.5)
+
+
+def test_a_request_of_a_catalogue_has_a_slot_for_its_part_of_the_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(quotas.time, "sleep", slept.append)
+    with Limits("calls", connections=2, requests_per_min=60).call():
+        pass
+    assert slept[0] == pytest.approx(2.0, abs=0.1)
+    with Limits("calls").call():
+        pass
+    assert len(slept) == 1

@@ -1,14 +1,10 @@
-"""The queue of tiles: tries, causes, what is set aside, what ends the run, status."""
+"""The queue of tiles: tries, causes, what is set aside, what ends the run."""
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections import Counter
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,34 +14,24 @@ from icemap_xr.errors import (
     ElevationError,
     EmptySearchError,
     IcemapError,
+    InputError,
     ModelError,
     PlanError,
     ReadError,
+    SchemaError,
     StoreError,
 )
 from icemap_xr.leases import Leases
+from icemap_xr.testing.tileplans import TileWork as Work
 from icemap_xr.testing.tileplans import tile_plan
-from icemap_xr.tilequeue import dead_tiles, revive, run_tiles, status
-from icemap_xr.tiles import Tile, TilePlan, read_plan
+from icemap_xr.tilequeue import dead_tiles, revive, run_tiles
+from icemap_xr.tiles import TilePlan
+from icemap_xr.tilestatus import status
 
 
 @pytest.fixture
 def plan(tmp_path: Path) -> TilePlan:
     return tile_plan(tmp_path / "plan", 9)
-
-
-class Work:
-    """Does tiles, and fails as told: errors by the index of the tile, one for each try."""
-
-    def __init__(self, **faults: list[BaseException]) -> None:
-        self.faults = {int(name.removeprefix("tile")): list(errors) for name, errors in faults.items()}
-        self.calls = Counter[int]()
-
-    def __call__(self, tile: Tile) -> dict[str, Any]:
-        self.calls[tile.index] += 1
-        if self.faults.get(tile.index):
-            raise self.faults[tile.index].pop(0)
-        return {"windows": 4}
 
 
 def test_each_tile_is_done_once_and_a_second_call_does_nothing(plan: TilePlan) -> None:
@@ -60,7 +46,7 @@ def test_each_tile_is_done_once_and_a_second_call_does_nothing(plan: TilePlan) -
 
 def test_a_tile_that_fails_is_tried_after_all_others(plan: TilePlan) -> None:
     work = Work(tile2=[ReadError("gone"), ReadError("gone")])
-    outcome = run_tiles(plan, work)
+    outcome = run_tiles(plan, work, stale=1)
     assert outcome.done == 9
     assert work.calls[2] == 3
     assert status(plan).retried == 1
@@ -68,7 +54,7 @@ def test_a_tile_that_fails_is_tried_after_all_others(plan: TilePlan) -> None:
 
 def test_a_tile_that_keeps_failing_is_set_aside_with_its_cause(plan: TilePlan) -> None:
     faults: list[BaseException] = [OSError("disk https://me:hunter2@host is\nfull") for _ in range(5)]
-    outcome = run_tiles(plan, Work(tile4=faults))
+    outcome = run_tiles(plan, Work(tile4=faults), stale=1)
     (dead,) = outcome.dead
     assert (dead.name, dead.tries) == (plan.tiles[4].name, 3)
     assert dead.cause.startswith("OSError: disk")
@@ -104,6 +90,41 @@ def test_what_is_wrong_with_one_tile_alone_does_not_end_the_run(plan: TilePlan) 
     assert (dead.name, dead.tries) == (plan.tiles[2].name, 1)
 
 
+def test_an_input_error_before_any_tile_is_done_asks_a_second_tile(plan: TilePlan) -> None:
+    option = InputError("gaps='linear' is not allowed")
+    work = Work(**{f"tile{number}": [option] * 9 for number in range(9)})
+    with pytest.raises(InputError, match="is not allowed"):
+        run_tiles(plan, work)
+    assert sum(work.calls.values()) == 2
+    assert dead_tiles(plan) == []
+    # one tile's raster, met first
+    first = min(work.calls, key=lambda number: work.calls[number] == 0)
+    (dead,) = run_tiles(plan, Work(**{f"tile{first}": [InputError("a raster of angles")] * 9})).dead
+    assert (dead.name, dead.cause) == (plan.tiles[first].name, "a raster of angles")
+
+
+def test_the_only_tile_of_a_call_is_not_blamed_for_an_option(plan: TilePlan) -> None:
+    with pytest.raises(InputError, match="is not allowed"):
+        run_tiles(plan, Work(tile4=[InputError("gaps is not allowed")] * 9), tiles=plan.tiles[4:5])
+    assert dead_tiles(plan) == []
+
+
+def test_an_input_error_that_other_tiles_did_not_meet_is_of_the_tile(plan: TilePlan) -> None:
+    run_tiles(plan, Work(), tiles=plan.tiles[:1])
+    work = Work(tile5=[SchemaError("two scenes on another grid")] * 9)
+    (dead,) = run_tiles(plan, work).dead
+    assert (dead.name, dead.tries, work.calls[5]) == (plan.tiles[5].name, 1, 1)
+
+
+def test_an_input_error_of_tile_after_tile_is_of_none(tmp_path: Path) -> None:
+    plan = tile_plan(tmp_path / "plan", 30)
+    run_tiles(plan, Work(), tiles=plan.tiles[:1])
+    gone = InputError("calibrator.json does not exist")
+    with pytest.raises(InputError, match="does not exist"):
+        run_tiles(plan, Work(**{f"tile{number}": [gone] * 9 for number in range(1, 30)}))
+    assert len(dead_tiles(plan)) <= 9
+
+
 def test_an_interruption_counts_as_no_try(plan: TilePlan) -> None:
     for _ in range(4):
         with pytest.raises(KeyboardInterrupt):
@@ -131,32 +152,6 @@ def test_tiles_of_others_are_left_to_them(plan: TilePlan) -> None:
     assert work.calls[0] == 0
     now = status(plan)
     assert (now.done, now.working, now.waiting, len(now.workers)) == (8, 1, 0, 1)
-
-
-def test_status_counts_area_throughput_and_causes(plan: TilePlan) -> None:
-    fresh = status(plan)
-    assert (fresh.done, fresh.waiting, fresh.tiles_per_hour, fresh.hours_left) == (0, 9, None, None)
-    run_tiles(plan, Work(tile5=[EmptySearchError("no scene here")]), tiles=plan.tiles[:6])
-    now = status(read_plan(plan.folder))
-    assert (now.tiles, now.done, now.dead, now.waiting) == (9, 5, 1, 3)
-    assert now.km2_done == pytest.approx(sum(tile.km2 for tile in plan.tiles[:5]))
-    assert now.causes == (("no scene here", 1),)
-    assert now.tiles_per_hour is not None
-    assert now.hours_left is None, "nobody is at work"
-    Leases(plan.folder / "leases").take(plan.tiles[7].name, 0)
-    now = status(plan)
-    assert now.tiles_per_hour is not None
-    assert now.hours_left == pytest.approx(3 / now.tiles_per_hour)
-
-
-def test_a_pause_does_not_count_as_slow_work(plan: TilePlan) -> None:
-    run_tiles(plan, Work())
-    week, minute = 7 * 86_400, 60
-    for number, file in enumerate(sorted((plan.folder / "done").glob("*.json"))):
-        record = json.loads(file.read_text())
-        when = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number * minute + (week if number >= 6 else 0))
-        file.write_text(json.dumps(record | {"when": when.isoformat()}))
-    assert status(plan).tiles_per_hour == pytest.approx(60)
 
 
 def test_a_plan_that_cannot_be_written_is_told_before_work(plan: TilePlan) -> None:
