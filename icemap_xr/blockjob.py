@@ -54,7 +54,7 @@ class Blocks:
     @classmethod
     def of(cls, grid: RegionGrid, stride: int) -> Blocks:
         """Return the blocks of a grid for a stride."""
-        side = max(1, BLOCK_TARGET // stride) * stride
+        side = block_side(stride)
         edges = []
         for offset, size in zip(grid.offset, grid.shape, strict=True):
             inner = range((offset // side + 1) * side, offset + size, side)
@@ -70,6 +70,11 @@ class Blocks:
     def slices(self, i: int, j: int) -> tuple[slice, slice]:
         """Return rows and columns of block (i, j), in region pixels."""
         return slice(self.rows[i], self.rows[i + 1]), slice(self.columns[j], self.columns[j + 1])
+
+
+def block_side(stride: int) -> int:
+    """Return the side of output blocks in pixels: a whole number of strides."""
+    return max(1, BLOCK_TARGET // stride) * stride
 
 
 def rows_at_once(chunk_rows: int) -> int:

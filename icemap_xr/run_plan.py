@@ -12,6 +12,7 @@ from pathlib import Path
 import pystac
 
 from icemap_xr import schema
+from icemap_xr.blockjob import block_side
 from icemap_xr.config import RunConfig
 from icemap_xr.coverage import coverage
 from icemap_xr.grid import RegionGrid
@@ -168,9 +169,8 @@ def plan_ground(
 ) -> RunPlan:
     """Work out what some ground would take; the parameters are those of `RunPlan`, with steps per year and overlap."""
     passes, pixels = max(1, len(tracks)), rows * columns
-    # a window of the published size; in what the mask leaves, windows overlap as everywhere
-    stride = max(1, round(PUBLISHED_WINDOW * (1 - overlap)))
-    windows = math.ceil(rows / stride) * math.ceil(columns / stride) * share * years * passes
+    # in what the mask leaves, windows overlap as everywhere
+    windows = _windows(rows, overlap) * _windows(columns, overlap) * share * years * passes
     return RunPlan(
         rows=rows,
         columns=columns,
@@ -188,6 +188,16 @@ def plan_ground(
         tracks=tracks,
         mask=mask,
     )
+
+
+def _windows(size: int, overlap: float) -> int:
+    """Return the windows of the published size along one side of a region, as `predict` runs them.
+
+    A window that reaches into two output blocks is run for each.
+    """
+    stride = max(1, round(PUBLISHED_WINDOW * (1 - overlap)))
+    borders = math.ceil(size / block_side(stride)) - 1
+    return math.ceil(size / stride) + borders * (math.ceil(PUBLISHED_WINDOW / stride) - 1)
 
 
 def window_flops(steps: int, features: int) -> int:

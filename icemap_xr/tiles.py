@@ -227,10 +227,11 @@ def make_plan(
     shapes: list[tuple[str, gpd.GeoDataFrame]] = []
     for region, crs, shape in _regions(config, regions, name):
         # regions apart from each other, too: the second one's ground would replace the first one's
-        if region in {known for known, _ in shapes}:
+        # nor may a file system that takes capitals for small letters mix them up
+        if region.casefold() in {known.casefold() for known, _ in shapes}:
             raise InputError(
                 f"several regions would have tiles named {region!r}: of names, letters, digits, _ and - are kept, 60 "
-                "at most; give the regions names that differ in these"
+                "at most, and capitals do not count; give the regions names that differ in these"
             )
         if regions is not None:
             shapes.append((region, gpd.GeoDataFrame(geometry=[shape], crs=crs)))

@@ -151,6 +151,7 @@ def test_a_damaged_plan_is_refused(plan: TilePlan, damage: str) -> None:
         ({"tile_km": 1, "regions": layer(region=["a", "a"], crs=[CRS, "EPSG:32634"])}, "'a' has several CRS"),
         ({"tile_km": 1, "regions": layer(region=["N/S", "N-S"]).set_geometry([box(0, 0, 9, 9)] * 2)}, "named 'N-S'"),
         ({"tile_km": 1, "regions": layer(region=["N/S", "N-S"])}, "named 'N-S'"),
+        ({"tile_km": 1, "regions": layer(region=["Ice", "ICE"])}, "capitals do not count"),
         ({"tile_km": 1, "config": config(search=SearchSection("https://me:hunter2@host/"))}, "holds credentials"),
     ],
 )
