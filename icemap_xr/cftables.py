@@ -62,7 +62,19 @@ def encode_polygons(frame: gpd.GeoDataFrame | None, grid: RegionGrid, what: str)
     geometry = ("outline", frame.geometry.to_numpy())
     encoded = cf_xarray.geometry.encode_geometries(xr.Dataset(columns, coords={"geometry": geometry}))
     encoded["geometry_container"].attrs["grid_mapping"] = schema.SPATIAL_REF
+    _describe_areas(encoded, frame)
     return plain(encoded.assign_attrs(attrs).assign_coords({schema.SPATIAL_REF: grid.coords()[schema.SPATIAL_REF]}))
+
+
+def _describe_areas(encoded: xr.Dataset, frame: gpd.GeoDataFrame) -> None:
+    """Give areas their unit, and say which kind they are: tables beside an archive have true ones in any case."""
+    for name in map(str, frame.columns):
+        if name.endswith("_km2"):
+            encoded[name].attrs["units"] = "km2"
+    if "area_km2" in frame and pd.api.types.is_numeric_dtype(frame["area_km2"]):
+        given = frame["area_km2"].to_numpy(np.float64, na_value=np.nan)
+        planar = np.allclose(given, frame.geometry.area / 1e6, rtol=1e-6, atol=0)
+        encoded["area_km2"].attrs["area_kind"] = "planar" if planar else "as given, not planar"
 
 
 def decode_polygons(ds: xr.Dataset, crs: str) -> gpd.GeoDataFrame:

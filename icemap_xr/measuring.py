@@ -34,6 +34,7 @@ _SECONDS = 5.0
 _BLOCK = 512
 #: fewer pixels are read too quickly to tell a rate
 _LEAST = 2**20
+GPU = "the first GPU"
 
 
 def random_model(
@@ -57,6 +58,13 @@ def random_model(
     return loaded
 
 
+def device() -> str:
+    """Return what the network runs on here, in words."""
+    from icemap_xr.models._backend import tf
+
+    return GPU if tf.config.list_physical_devices("GPU") else "the processor, no GPU is seen"
+
+
 def network_gflops(
     features: Sequence[str] = ("grd", "insar"),
     *,
@@ -73,13 +81,11 @@ def network_gflops(
     batch_size
         Windows that are run at once; by default 8 on a GPU, one at a time on a processor.
     """
-    from icemap_xr.models._backend import tf
-
     names = [schema.feature(name).name for name in features]
     architecture = Architecture(steps=steps, features=len(names), window=window)
     with tempfile.TemporaryDirectory() as folder:
         model = random_model(Path(folder) / "random", architecture, names)
-        size = batch_size or (8 if tf.config.list_physical_devices("GPU") else 1)
+        size = batch_size or (8 if device() == GPU else 1)
         return measured_rate(model, size) * model.flops_per_window / 1e9
 
 

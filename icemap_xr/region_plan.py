@@ -116,13 +116,13 @@ class Rates:
             The raster cannot be read, may not be, or is too small.
         """
         # TensorFlow is slow to import
-        from icemap_xr.measuring import network_gflops, reading_mb_per_s
+        from icemap_xr.measuring import device, network_gflops, reading_mb_per_s
 
         if raster is not None:
             rate = reading_mb_per_s(raster, access)
             given |= {"mb_per_s": rate, "reading_source": "measured here, one connection"}
         gflops = network_gflops(features, steps=given.get("steps", cls.steps))
-        return cls(**given | {"gflops": gflops, "gflops_source": "measured on this machine"})
+        return cls(**given | {"gflops": gflops, "gflops_source": f"measured here on {device()}"})
 
     def __post_init__(self) -> None:
         """Refuse what is no rate."""

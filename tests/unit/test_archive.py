@@ -120,6 +120,15 @@ def test_outlines_make_the_round_trip_through_archive_and_geoparquet(made):
     assert table["rgi_id"].isna().all()
 
 
+def test_areas_in_the_store_say_of_which_kind_they_are(made, tmp_path):
+    ds, given, path = made
+    facts = open_archive(path)["outlines/area_km2"].attrs
+    assert (facts["units"], facts["area_kind"]) == ("km2", "planar")
+    true = given["outlines"].assign(area_km2=given["outlines"]["area_km2"] / 0.9996**2)
+    other = archive(ds.chunk(), tmp_path / "true.zarr", outlines=true)
+    assert open_archive(other)["outlines/area_km2"].attrs["area_kind"] == "as given, not planar"
+
+
 def test_plain_xarray_and_zarr_open_it(made):
     ds, _, path = made
     with xr.open_datatree(path, engine="zarr") as tree:

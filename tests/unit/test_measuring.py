@@ -68,9 +68,10 @@ def test_the_command_plans_with_what_it_measured(
 ) -> None:
     path = write_raster(tmp_path / "a.tif", np.ones((1100, 1100)))
     monkeypatch.setattr(measuring, "network_gflops", lambda features, steps: 250.0 * len(features))
+    monkeypatch.setattr(measuring, "device", lambda: "the processor, no GPU is seen")
     done = icemap("plan", "svalbard", "--years", 2020, "--measure", "--measure-read", path)
     assert done.code == 0, done.err
-    assert "GPU: 500 GFLOP/s sustained (measured on this machine)" in done.out
+    assert "GPU: 500 GFLOP/s sustained (measured here on the processor, no GPU is seen)" in done.out
     assert "(measured here, one connection)" in done.out
     assert "not known" not in done.out.split("ground:")[0]
     both = icemap("plan", "svalbard", "--years", 2020, "--measure", "--gflops", 5)
