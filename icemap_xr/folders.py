@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +51,8 @@ def write_text(path: Path, text: str) -> None:
     StoreError
         It cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.partial")
+    # two that write the same file do not write into each other's
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         temporary.write_text(text)
         os.replace(temporary, path)

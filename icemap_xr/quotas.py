@@ -4,9 +4,9 @@ A block is read in one of as many slots as the provider allows connections. Slot
 (`distributed.Semaphore`): a worker that dies loses its slot after a while, and nobody else can have it before. Without
 a cluster they are those of this process. The rates hold because a slot is kept until the time is over that its requests
 and bytes are allowed to take: each slot has its part of the rate, so all of them together never have more than the
-whole. Requests and bytes of a block are not counted but bounded, by its size in internal tiles of the raster: in
-pixels of the raster, of which a coarser grid takes many for each of its own. Scenes in radar geometry tell which lines
-they took, whole internal strips of them, and their annotation. A request to the provider's catalogue takes a slot, too.
+whole. Requests and bytes of a block are not counted but worked out from the raster's layout: the internal tiles or
+strips that the block touches at most, those of an overview where the grid is coarser. Scenes in radar geometry tell
+which lines they took, and their annotation. A request to the provider's catalogue takes a slot, too.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import math
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ _TILE = 256
 BYTES_PER_PIXEL = 1857486802 / (22203 * 29533)
 _TILE_BYTES = _TILE**2 * BYTES_PER_PIXEL
 
-_local: dict[tuple[str, int], threading.BoundedSemaphore] = {}
+_local: dict[tuple[str, int], Any] = {}
+_shared: weakref.WeakKeyDictionary[Any, dict[tuple[str, int], Any]] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
@@ -44,56 +46,64 @@ _TURNED = math.sqrt(2)
 
 @dataclass
 class Slot:
-    """A slot in use: learns from the opened rasters how much is really read.
+    """A slot in use: learns from the opened rasters what is read at most.
 
     Parameters
     ----------
-    shape
-        Rows and columns that are read of each raster at most.
-    taken
-        Bytes read beside these, as far as they told of themselves.
+    requests, size
+        Requests and bytes so far.
+    seen
+        Whether a raster was opened that told its layout.
     """
 
-    shape: tuple[int, int]
-    taken: int = 0
-
-    @property
-    def tiles(self) -> int:
-        """Internal tiles of `_TILE` pixels side that the bytes taken fill."""
-        return math.ceil(self.taken / _TILE_BYTES)
+    requests: int = 0
+    size: float = 0.0
+    seen: bool = False
 
     def take(self, size: int) -> None:
-        """Count bytes that were read, such as those of an annotation."""
-        self.taken += size
+        """Count a small file that was read, such as an annotation."""
+        self.size += size
+        self.requests += math.ceil(size / _TILE_BYTES)
 
     def take_window(self, source: Any, rows: slice, columns: slice) -> None:
-        """Count a window of an opened rasterio dataset by the internal blocks that it touches, uncompressed."""
+        """Count a window that was read of an opened rasterio dataset, by the internal blocks that it touches."""
         down, across = source.block_shapes[0]
-        touched = [
-            (-(-part.stop // side) - part.start // side) * side for part, side in ((rows, down), (columns, across))
-        ]
-        self.taken += math.prod(touched) * np.dtype(source.dtypes[0]).itemsize
+        blocks = [-(-part.stop // side) - part.start // side for part, side in ((rows, down), (columns, across))]
+        self._add(source, blocks)
 
     def see(self, source: Any, geobox: GeoBox) -> None:
-        """Widen the shape to what a block of some grid takes of an opened rasterio dataset, in the raster's pixels."""
+        """Count what a block of some grid takes of an opened rasterio dataset at most, in its internal blocks."""
+        self.seen = True
+        self.requests += OPENING
         box, rows, columns = geobox.boundingbox, *geobox.shape
         left, bottom, right, top = box.bbox
         same = geobox.crs is None or source.crs == str(geobox.crs)
         if not same:
             left, bottom, right, top = transform_bounds(str(geobox.crs), source.crs, left, bottom, right, top)
         if not all(map(math.isfinite, (left, bottom, right, top))):
+            # beside the raster, which is told by whoever reads it
             return
         width, height = source.res
-        # a block takes no more of a raster than there is
-        tall = min((top - bottom) / height, source.height)
-        wide = min((right - left) / width, source.width)
-        shrink = min((top - bottom) / height / rows, (right - left) / width / columns) / (1 if same else _TURNED)
+        tall, wide = (top - bottom) / height, (right - left) / width
+        shrink = min(tall / rows, wide / columns) / (1 if same else _TURNED)
         # readers take the coarsest overview that is fine enough
         level = max([1, *(one for one in source.overviews(1) if one <= shrink)])
-        self.shape = (
-            max(self.shape[0], math.ceil(tall / level)),
-            max(self.shape[1], math.ceil(wide / level)),
-        )
+        sides = zip((tall, wide), (source.height, source.width), source.block_shapes[0], strict=True)
+        # no more than there is; a block that begins inside of an internal one touches one more
+        blocks = [min(math.ceil(size / level / one) + 1, math.ceil(whole / level / one)) for size, whole, one in sides]
+        self._add(source, blocks)
+
+    def _add(self, source: Any, blocks: Sequence[int]) -> None:
+        """Count internal blocks, down and across: compressed ones at the bytes per pixel of a recorded scene."""
+        down, across = source.block_shapes[0]
+        pixel = float(np.dtype(source.dtypes[0]).itemsize)
+        if source.compression is not None:
+            pixel = min(pixel, BYTES_PER_PIXEL)
+        size = math.prod(blocks) * down * across * pixel
+        self.size += size
+        # tiles may take a request each; strips lie one behind the other
+        tiled = across < source.width
+        self.requests += math.prod(blocks) if tiled else math.ceil(size / _TILE_BYTES)
 
 
 @dataclass(frozen=True)
@@ -120,7 +130,7 @@ class Limits:
     @contextmanager
     def slot(self, shape: Sequence[int], rasters: int = 1) -> Iterator[Slot]:
         """Read a block of so many rows and columns from so many rasters in a slot of its own."""
-        slot = Slot((shape[0], shape[1]))
+        slot = Slot()
         if self.connections is None:
             yield slot
             return
@@ -130,7 +140,8 @@ class Limits:
                 yield slot
             finally:
                 # kept also after a fault: what failed has been asked for, too
-                wanted = self.seconds(slot.shape, rasters, beside=slot.tiles)
+                told = slot.seen or slot.size > 0
+                wanted = self._kept(slot.requests, slot.size) if told else self.seconds(shape, rasters)
                 time.sleep(max(0.0, wanted - (time.monotonic() - begun)))
 
     @contextmanager
@@ -147,8 +158,8 @@ class Limits:
                 pause = 0.0 if self.requests_per_min is None else 60 * self.connections / self.requests_per_min
                 time.sleep(max(0.0, pause - (time.monotonic() - begun)))
 
-    def seconds(self, shape: Sequence[int], rasters: int = 1, *, beside: int = 0) -> float:
-        """Return how long a slot is kept at least for a block: what its requests and bytes may take.
+    def seconds(self, shape: Sequence[int], rasters: int = 1) -> float:
+        """Return how long a slot is kept for a block of rasters of which nothing is known: compressed, small tiles.
 
         Parameters
         ----------
@@ -156,37 +167,44 @@ class Limits:
             Rows and columns that are read of each raster.
         rasters
             Rasters that are read.
-        beside
-            Tiles that are read beside these.
         """
-        tiles = rasters * math.prod(math.ceil(side / _TILE) + 1 for side in shape) + beside
+        tiles = math.prod(math.ceil(side / _TILE) + 1 for side in shape)
+        return self._kept(rasters * (OPENING + tiles), rasters * tiles * _TILE_BYTES)
+
+    def _kept(self, requests: int, size: float) -> float:
+        """Return how long a slot is kept at least for so many requests and bytes."""
         seconds = 0.0
         if self.requests_per_min is not None and self.connections is not None:
-            seconds = (rasters * OPENING + tiles) * 60 * self.connections / self.requests_per_min
+            seconds = requests * 60 * self.connections / self.requests_per_min
         if self.mb_per_s is not None:
-            seconds = max(seconds, tiles * _TILE_BYTES / (self.mb_per_s * 1e6))
+            seconds = max(seconds, size / (self.mb_per_s * 1e6))
         return seconds
 
 
 def _semaphore(name: str, leases: int) -> Any:
     """Return the slots of the cluster that this process works for or is a client of, else those of this process."""
-    if _on_cluster():
-        from distributed import Semaphore
-
-        return Semaphore(max_leases=leases, name=f"{name}-{leases}")
+    known, of_cluster = _local, _cluster()
     with _lock:
-        return _local.setdefault((name, leases), threading.BoundedSemaphore(leases))
+        if of_cluster is None:
+            return known.setdefault((name, leases), threading.BoundedSemaphore(leases))
+        # each has a callback that runs as long as it is there: one for all threads
+        known = _shared.setdefault(of_cluster, {})
+        if (name, leases) not in known:
+            from distributed import Semaphore
+
+            known[name, leases] = Semaphore(max_leases=leases, name=f"{name}-{leases}")
+        return known[name, leases]
 
 
-def _on_cluster() -> bool:
+def _cluster() -> Any:
+    """Return the worker that a task of this thread runs on, or the current client; None without a cluster."""
     if "distributed" not in sys.modules:
-        return False
+        return None
     from distributed import Client, get_worker
 
     for current in (get_worker, Client.current):
         try:
-            current()
+            return current()
         except ValueError:
             continue
-        return True
-    return False
+    return None

@@ -12,7 +12,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -44,23 +44,19 @@ logger = logging.getLogger("icemap_xr")
 LEASES, _DONE, _DEAD = "leases", "done", "dead"
 #: most seconds between two looks at tiles that other processes have
 _POLL = 5.0
-#: after so many tiles in a row that were refused, what refuses them cannot be theirs
+#: after so many tiles that failed in a row, what fails cannot be theirs
 _IN_A_ROW = 10
-#: what every tile would meet: the run ends, and no tile is blamed; of an InputError see `_Queue.verdict`
-_EVERYWHERE = (
-    InputError,
-    ModelError,
-    PlanError,
-    ClusterError,
-    CatalogUnavailableError,
-    MissingExtraError,
-    OutputExistsError,
-)
+#: what every tile would meet: the run ends, and no tile is blamed
+_EVERYWHERE = (ModelError, PlanError, ClusterError, CatalogUnavailableError, MissingExtraError, OutputExistsError)
 #: what is wrong with one tile's scenes or heights, and will be at the next try, too
-_OF_THE_TILE = (EmptySearchError, AssetMissingError, AccessError, AnnotationError, ElevationError, GeolocationError)
+_OF_THE_TILE = (EmptySearchError, AssetMissingError, AnnotationError, ElevationError, GeolocationError)
+#: a wrong option, keys that are not set, a full disk; or what one tile's scenes hold
+_UNCLEAR = (InputError, AccessError)
 
 #: does a tile; what it returns is kept in its record (plain JSON types)
 Work = Callable[[Tile], dict[str, Any]]
+Attempt = Literal["ended", "failed", "elsewhere"]
+Verdict = Literal["tile", "try", "all", "unclear"]
 
 
 @dataclass(frozen=True)
@@ -111,73 +107,80 @@ class _Queue:
     tries: int
     work: Work
     own: int = 0
-    refused: int = 0
+    #: tiles that failed since the last one that this process did
+    row: set[str] = field(default_factory=set)
 
     def ended(self, names: Iterable[str]) -> set[str]:
         """Return which tiles need nothing more."""
         there = _names(self.plan.folder / _DONE) | _names(self.plan.folder / _DEAD)
         return there.intersection(names)
 
-    def attempt(self, tile: Tile) -> bool:
-        """Do a tile if it is free; return whether it has ended, by this process or another."""
+    def attempt(self, tile: Tile) -> Attempt:
+        """Do a tile if it is free."""
         tries = self.leases.tries(tile.name)
         if _record(self.plan, _DONE, tile).exists():
-            return True
+            return "ended"
         if tries and self.leases.alive(tries[-1]):
-            return False
+            return "elsewhere"
         counted = sum(one.counted for one in tries)
         if counted >= self.tries or any(one.final for one in tries):
             last = tries[-1]
             cause = last.cause or f"its process {last.owner} died or lost the disk, {last.age:.0f} s ago"
             _write(_record(self.plan, _DEAD, tile), asdict(Dead(tile.name, counted, cause)))
             logger.warning("tile %s is set aside after %d tries (%s)", tile.name, counted, cause)
-            return True
+            return "ended"
         if not self.leases.take(tile.name, len(tries)):
-            return False
-        return self._do(tile, len(tries))
+            return "elsewhere"
+        return self._do(tile, len(tries), counted)
 
-    def _do(self, tile: Tile, number: int) -> bool:
+    def _do(self, tile: Tile, number: int, counted: int) -> Attempt:
         begun = time.monotonic()
         try:
             with self.leases.kept(tile.name, number):
                 result = self.work(tile)
         except LeaseLost:
             logger.warning("tile %s was taken over by another process: this one gave no sign of life", tile.name)
-            return False
+            return "elsewhere"
         except Exception as error:
             cause = Trouble(1, error).cause
-            verdict = self.verdict(error)
+            verdict = self.verdict(tile, error)
             self.leases.fail(tile.name, number, cause, counted=verdict in ("tile", "try"), final=verdict == "tile")
             if verdict == "all":
                 raise
             logger.warning("tile %s failed (%s)", tile.name, cause)
-            return False
+            return "failed"
         except BaseException:
             self.leases.fail(tile.name, number, "interrupted", counted=False)
             raise
-        record = {"tile": tile.name, "owner": self.leases.owner, "tries": number + 1, "km2": tile.km2}
+        record = {"tile": tile.name, "owner": self.leases.owner, "tries": counted + 1, "km2": tile.km2}
         record |= {"seconds": round(time.monotonic() - begun, 3), "when": _now(), "result": result}
         _write(_record(self.plan, _DONE, tile), record)
         self.own += 1
-        self.refused = 0
-        return True
+        self.row.clear()
+        return "ended"
 
-    def verdict(self, error: Exception) -> Literal["tile", "try", "all", "unclear"]:
+    def verdict(self, tile: Tile, error: Exception) -> Verdict:
         """Return whose fault an error is: the tile's for good, one that another try may mend, or one of all tiles.
 
-        An InputError may be of the options or of one tile's data. What other tiles did not meet is of the tile, unless
-        tile after tile meets it; before any is done it is not clear, and a second one is asked.
+        Some errors may be of the options, of this machine or of one tile's data. They are not clear until all other
+        tiles were asked: what these do not meet is the tile's. What tile after tile meets is of none of them; before
+        any tile of the plan is done, two are enough.
         """
         if isinstance(error, _OF_THE_TILE):
             return "tile"
-        if not isinstance(error, _EVERYWHERE):
-            return "try"
-        if not isinstance(error, InputError):
+        if isinstance(error, _EVERYWHERE):
             return "all"
-        self.refused += 1
-        if _names(self.plan.folder / _DONE):
-            return "tile" if self.refused < _IN_A_ROW else "all"
-        return "unclear" if self.refused == 1 else "all"
+        # of the store errors those of a disk; the others are of what lies on it
+        unclear = isinstance(error, _UNCLEAR) or type(error) is StoreError
+        again, begun = tile.name in self.row, bool(_names(self.plan.folder / _DONE))
+        self.row.add(tile.name)
+        if len(self.row) >= (2 if unclear and not begun else _IN_A_ROW):
+            return "all"
+        if not unclear:
+            return "try"
+        if not again:
+            return "unclear"
+        return "tile" if begun else "all"
 
 
 def run_tiles(
@@ -250,10 +253,12 @@ def _work_off(queue: _Queue, tiles: list[Tile], poll: float, wait: bool) -> None
         while True:
             advance(_drop(left, queue.ended(left)))
             before, own = len(left), queue.own
+            attempts = set()
             for tile in list(left.values()):
-                if queue.attempt(tile):
+                attempts.add(attempt := queue.attempt(tile))
+                if attempt == "ended":
                     advance(_drop(left, {tile.name}))
-            if not left or not wait:
+            if not left or not (wait or "failed" in attempts):
                 return
             if len(left) == before and queue.own == own:
                 time.sleep(poll)

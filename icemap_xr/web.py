@@ -59,6 +59,10 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
 
+    def extend(self, seconds: float) -> None:
+        """Put the moment off by time that was spent waiting for others."""
+        self._end += seconds
+
     @property
     def left(self) -> float:
         """Seconds left, at least 0."""
@@ -108,8 +112,7 @@ class Web:
                 break
             wanted, again = None, True
             try:
-                with self.limits.call():
-                    response, body = self._once(request, redirects)
+                response, body = self._in_slot(request, redirects)
                 if response.ok and not response.is_redirect:
                     return check(body)
                 cause, again = f"status {response.status_code}", response.status_code in TRANSIENT
@@ -126,6 +129,19 @@ class Web:
             f"{scrub(request.url)} does not answer as it should ({cause}, tried for "
             f"{self.patience.deadline - self.deadline.left:.0f} s): check the address and the network, or try later"
         )
+
+    def _in_slot(self, request: requests.Request, redirects: bool) -> tuple[requests.Response, bytes]:
+        """Send in a slot of the server's quotas; waiting for it is no part of the patience with faults."""
+        waited = time.monotonic()
+        try:
+            with self.limits.call():
+                self.deadline.extend(time.monotonic() - waited)
+                try:
+                    return self._once(request, redirects)
+                finally:
+                    waited = time.monotonic()
+        finally:
+            self.deadline.extend(time.monotonic() - waited)
 
     def _once(self, request: requests.Request, redirects: bool) -> tuple[requests.Response, bytes]:
         prepared = self.session.prepare_request(request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,41 +35,68 @@ def test_a_slot_is_kept_for_its_bytes() -> None:
     assert Limits("a", connections=4).seconds((512, 512)) == 0
 
 
+SIDE = 2048
+
+
+def layout(folder: Path, block: int, *, levels: Sequence[int] = (), **how: Any) -> Path:
+    """A raster of float32 in internal tiles, or in strips of one line where their side is 0."""
+    path, grid = folder / "a.tif", small_grid((SIDE, SIDE))
+    tiles = {"tiled": True, "blockxsize": block, "blockysize": block} if block else {"tiled": False, "blockysize": 1}
+    frame = {"height": SIDE, "width": SIDE, "count": 1, "crs": grid.crs, "transform": grid.geobox.transform}
+    with rasterio.open(path, "w", driver="GTiff", dtype="float32", **frame, **tiles, **how) as target:
+        target.write(np.ones((1, SIDE, SIDE), np.float32))
+    if levels:
+        with rasterio.open(path, "r+") as target, rasterio.Env(GDAL_TIFF_OVR_BLOCKSIZE=str(block)):
+            target.build_overviews(levels)
+    return path
+
+
 @pytest.mark.parametrize(
-    ("resolution", "levels", "expected"),
+    ("resolution", "block", "levels", "blocks"),
     [
-        (10.0, [], (64, 64)),
-        # 64 px of 40 m are 256 px of 10 m
-        (40.0, [], (256, 256)),
-        (40.0, [2], (128, 128)),
-        (40.0, [2, 4, 8], (64, 64)),
+        # 64 px lie in two tiles of 256 px
+        (10.0, 256, [], (2, 2)),
+        (10.0, 64, [], (2, 2)),
+        (10.0, 1024, [], (2, 2)),
+        # 64 px of 80 m are 512 px of 10 m
+        (80.0, 256, [], (3, 3)),
+        (80.0, 256, [2], (2, 2)),
         # no more than there is
-        (160.0, [], (512, 512)),
+        (640.0, 256, [], (8, 8)),
+        (320.0, 256, [2, 4, 8, 16, 32], (1, 1)),
         # each pixel of the grid may be asked for by itself
-        (5.0, [], (64, 64)),
+        (5.0, 256, [], (2, 2)),
     ],
 )
-def test_a_slot_sees_how_much_of_a_raster_a_block_takes(
-    resolution: float, levels: list[int], expected: tuple[int, int], tmp_path: Path
+def test_a_slot_sees_which_tiles_of_a_raster_a_block_takes(
+    resolution: float, block: int, levels: list[int], blocks: tuple[int, int], tmp_path: Path
 ) -> None:
-    path = write_raster(tmp_path / "a.tif", np.ones((512, 512)))
-    if levels:
-        with rasterio.open(path, "r+") as target:
-            target.build_overviews(levels)
-    slot = Slot((64, 64))
-    with rasterio.open(path) as source:
+    slot = Slot()
+    with rasterio.open(layout(tmp_path, block, levels=levels)) as source:
         slot.see(source, small_grid((64, 64), resolution=resolution).geobox)
-    assert slot.shape == expected
+    assert slot.size == blocks[0] * blocks[1] * block**2 * 4
+    assert slot.requests == OPENING + blocks[0] * blocks[1]
+
+
+def test_strips_are_read_whole_and_compressed_tiles_have_the_bytes_of_a_recorded_scene(tmp_path: Path) -> None:
+    strips, packed = Slot(), Slot()
+    with rasterio.open(layout(tmp_path, 0)) as source:
+        strips.see(source, small_grid((64, 64)).geobox)
+    assert strips.size == 65 * SIDE * 4
+    with rasterio.open(layout(tmp_path, 512, compress="deflate")) as source:
+        packed.see(source, small_grid((64, 64)).geobox)
+    assert packed.size == pytest.approx(4 * 512**2 * BYTES_PER_PIXEL)
 
 
 def test_a_block_in_another_projection_is_bounded(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", np.ones((512, 512)), grid=small_grid((512, 512), crs="EPSG:32632"))
-    slot = Slot((64, 64))
+    slot = Slot()
     with rasterio.open(path) as source:
+        down, across = source.block_shapes[0]
+        pixel = 4 if source.compression is None else BYTES_PER_PIXEL
         slot.see(source, small_grid((64, 64), resolution=40.0).geobox)
     # turned by 6 degrees x sin(78 N), and stretched a little
-    assert 256 < slot.shape[0] < 320
-    assert 256 < slot.shape[1] < 320
+    assert 256**2 * pixel < slot.size < (320 + 2 * down) * (320 + 2 * across) * pixel
 
 
 def test_no_more_than_the_connections_are_in_a_slot_and_a_fault_gives_it_back() -> None:
@@ -120,28 +148,24 @@ def test_the_recorded_quotas_become_limits() -> None:
 
 
 def test_windows_of_a_raster_in_strips_count_as_whole_strips(tmp_path: Path) -> None:
-    path = tmp_path / "strips.tif"
-    shape = {"height": 300, "width": 1000, "count": 1, "dtype": "uint16", "blockysize": 1, "tiled": False}
-    with rasterio.open(path, "w", driver="GTiff", transform=rasterio.Affine(10, 0, 0, 0, -10, 0), **shape) as target:
-        target.write(np.ones((1, 300, 1000), np.uint16))
-    slot = Slot((1, 1))
-    with rasterio.open(path) as source:
-        assert source.block_shapes == [(1, 1000)]
+    slot = Slot()
+    with rasterio.open(layout(tmp_path, 0)) as source:
+        assert source.block_shapes == [(1, SIDE)]
         slot.take_window(source, slice(10, 110), slice(500, 510))
-        assert slot.taken == 100 * 1000 * 2
+        assert slot.size == 100 * SIDE * 4
         slot.take_window(source, slice(0, 300), slice(0, 1000))
-    assert slot.taken == 400 * 1000 * 2
-    # 800 kB, in tiles of 256 px with the bytes of a compressed pixel
-    assert slot.tiles == 5
+    assert slot.size == 400 * SIDE * 4
+    # 820 kB and 2.5 MB, in tiles of 256 px with the bytes of a compressed pixel
+    assert slot.requests == 5 + 14
 
 
-def test_what_was_taken_beside_a_block_keeps_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_taken_keeps_the_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr(quotas.time, "sleep", slept.append)
     limits = Limits("strips", connections=1, mb_per_s=1)
     with limits.slot((1, 1)) as slot:
         slot.take(10_000_000)
-    assert slept[0] == pytest.approx(10 + limits.seconds((1, 1)), abs=0.5)
+    assert slept[0] == pytest.approx(10, abs=0.5)
 
 
 def test_a_request_of_a_catalogue_has_a_slot_for_its_part_of_the_requests(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,3 +177,12 @@ def test_a_request_of_a_catalogue_has_a_slot_for_its_part_of_the_requests(monkey
     with Limits("calls").call():
         pass
     assert len(slept) == 1
+
+
+def test_a_slot_of_which_nothing_was_learnt_is_kept_for_usual_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(quotas.time, "sleep", slept.append)
+    limits = Limits("unknown", connections=1, mb_per_s=1)
+    with limits.slot((512, 512), 2):
+        pass
+    assert slept[0] == pytest.approx(limits.seconds((512, 512), 2), abs=0.1)
