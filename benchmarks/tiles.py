@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -51,6 +52,8 @@ WINDOW, SIDE = 16, 160
 WINDOWS = (SIDE // WINDOW) ** 2
 #: side of the blocks on a cluster: nine of them
 BLOCK = 64
+#: tasks that a scheduler may have at once
+TASKS = 1000
 MODEL = FakePredictor(window=WINDOW, steps=1, features=("rtc",))
 #: seconds without a sign of life; killed processes are noticed after these
 STALE = 10.0
@@ -92,12 +95,16 @@ def work_off(folder: str, address: str | None) -> None:
     """Be one of the processes."""
     plan, log = read_plan(folder), Path(folder) / f"{os.getpid()}.log"
 
-    def work(map_tile: Callable[[Tile], None], tile: Tile) -> dict[str, Any]:
+    def note(word: str, tile: Tile) -> None:
         with log.open("a") as file:
-            file.write(f"{tile.index}\n")
+            file.write(f"{word} {tile.index}\n")
+
+    def work(map_tile: Callable[[Tile], None], tile: Tile) -> dict[str, Any]:
+        note("begun", tile)
         if random.random() < FAULTS:
             raise OSError("injected fault")
         map_tile(tile)
+        note("ended", tile)
         return {"windows": WINDOWS, "resident": resident()}
 
     if address is None:
@@ -187,7 +194,9 @@ def report(folder: Path, seconds: float, killed: int, watch: Watch | None) -> No
     records.sort(key=lambda one: one["when"])
     memory = np.array([one["result"]["resident"] for one in records]) / MIB
     tenth = max(1, len(memory) // 10)
-    attempts = sum(len(path.read_text().splitlines()) for path in folder.glob("*.log"))
+    lines = Counter(line for path in folder.glob("*.log") for line in path.read_text().splitlines())
+    attempts = sum(number for line, number in lines.items() if line.startswith("begun"))
+    twice = sum(number - 1 for line, number in lines.items() if line.startswith("ended"))
     files = sum(len(names) for _, _, names in os.walk(folder))
     print_head("what", "value")
     print_row("tiles, windows", f"{now.tiles:,}, {now.tiles * WINDOWS:,}")
@@ -195,15 +204,21 @@ def report(folder: Path, seconds: float, killed: int, watch: Watch | None) -> No
     print_row("processes killed", killed)
     print_row("tiles done at a later try", now.retried)
     print_row("unresolved windows", f"{len(dead_tiles(plan)) * WINDOWS:,} ({now.dead / now.tiles:.3%}; limit 0.5 %)")
-    print_row("done twice", f"{now.done + now.dead - now.tiles}")
+    # one killed between its work and its record is done again
+    print_row("tiles whose work ended twice", f"{twice} (limit: the processes killed)")
     print_row("memory, first, last tenth", f"{memory[:tenth].mean():.0f} and {memory[-tenth:].mean():.0f} MiB")
     print_row("largest memory", f"{memory.max():.0f} MiB")
     print_row("files of the plan", f"{files:,}")
     if watch is not None:
         watch.report()
     print_row("time", f"{seconds:.0f} s, {now.tiles / seconds:.1f} tiles/s")
-    if now.dead / now.tiles >= 0.005 or now.done + now.dead != now.tiles:
-        sys.exit("more than 0.5 % are unresolved, or tiles are missing")
+    if now.dead / now.tiles >= 0.005 or now.done + now.dead != now.tiles or twice > killed:
+        sys.exit("more than 0.5 % are unresolved, or tiles are missing, or were done twice")
+    # a plan of 100 tiles ends before each process has its memory
+    if now.tiles >= 1000 and memory[-tenth:].mean() > 1.1 * memory[:tenth].mean():
+        sys.exit("the memory of the processes grows")
+    if watch is not None and max(watch.tasks) > TASKS:
+        sys.exit(f"the scheduler had more than {TASKS} tasks at once")
 
 
 def main() -> None:

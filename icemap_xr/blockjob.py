@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from itertools import pairwise, product
 from typing import Any
 
@@ -133,6 +133,7 @@ class Job:
     transform: Affine
     tta: Tta | None = None
     dropout: Dropout | None = None
+    precision: str = "float32"
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -148,8 +149,23 @@ class Job:
 
     def token(self, *more: Any) -> str:
         """Return a deterministic name for the result."""
-        parts = (self.model, self.windows, self.blocks, self.aoi, tuple(self.transform), self.all_classes)
+        parts = (self._identity(), self.windows, self.blocks, self.aoi, tuple(self.transform), self.all_classes)
         return str(tokenize(*parts, self.tta, self.dropout, *more))
+
+    def _identity(self) -> Any:
+        """Return what the model is named by: itself if it says how, else its class, specification and precision.
+
+        Of its attributes only the compared fields of a dataclass count: a network that is built at the first call
+        changes the others, and an object of a class in a script pickles to other bytes in each process, so that an
+        interrupted store could never be finished.
+        """
+        if hasattr(self.model, "__dask_tokenize__"):
+            return self.model
+        kind = type(self.model)
+        settings: dict[str, Any] = {}
+        if is_dataclass(self.model):
+            settings = {one.name: getattr(self.model, one.name) for one in fields(self.model) if one.compare}
+        return kind.__module__, kind.__qualname__, self.model.spec, self.precision, settings
 
     def block(self, read: YearReader, i: int, j: int, wanted: NDArray[np.bool_] | None) -> NDArray[np.float32]:
         """Predict block (i, j): `(1[, class], y, x)`."""

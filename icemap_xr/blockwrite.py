@@ -88,6 +88,8 @@ def write_templates(groups: Mapping[str, xr.Dataset], partial: Path) -> None:
     zarr.create_group(str(partial), path=str(own), zarr_format=3)
     for group, ds in groups.items():
         add_variables(ds, partial, group)
+    for name in files.store_files(partial):
+        files.flush(partial / name)
 
 
 def add_variables(ds: xr.Dataset, partial: Path, group: str = "") -> None:
@@ -105,12 +107,46 @@ def add_variables(ds: xr.Dataset, partial: Path, group: str = "") -> None:
         )
 
 
-def restore_variables(groups: Mapping[str, xr.Dataset], partial: Path) -> None:
-    """Write the in-memory variables of a group again if a chunk of one is missing, as after a repair."""
+def restore_templates(groups: Mapping[str, xr.Dataset], arrays: Iterable[str], partial: Path) -> None:
+    """Write again all of an unfinished store but its lazy arrays: metadata of groups and in-memory variables.
+
+    They are small, and nothing else would tell that they were changed or lost while nobody was writing. Lazy arrays
+    stay: their metadata are checked (`check_metadata`), and a task left over from an earlier call may read them.
+
+    Parameters
+    ----------
+    groups
+        Dataset for each Zarr group.
+    arrays
+        Lazy arrays by their path in the store.
+    partial
+        Folder of the unfinished store.
+    """
+    draft = partial / files.DRAFT
+    write_templates(groups, draft)
     for group, ds in groups.items():
-        small = ds.drop_vars([name for name, var in ds.variables.items() if var.chunks])
-        if any(files.missing_chunks(partial / group / str(name)) for name in small.variables):
-            add_variables(small, partial, group)
+        for name in (name for name, var in ds.variables.items() if not var.chunks):
+            shutil.rmtree(partial / group / str(name), ignore_errors=True)
+    lazy = tuple(f"{name}/" for name in arrays)
+    for file in list(files.store_files(draft)):
+        if not file.startswith(lazy):
+            (partial / file).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(draft / file, partial / file)
+    shutil.rmtree(draft)
+
+
+def array_metadata(arrays: Iterable[str], partial: Path) -> dict[str, str]:
+    """Return the sha256 of the metadata of arrays, by their path in the store."""
+    return {name: files.file_hash(partial / name / "zarr.json") for name in arrays}
+
+
+def check_metadata(arrays: Iterable[str], partial: Path) -> None:
+    """Raise `IncompleteStoreError` where the metadata of lazy arrays are not those their blocks were made for."""
+    known = files.read_json(partial / files.PLAN, f"delete {partial} and repeat").get("metadata_sha256", {})
+    for name in arrays:
+        file = partial / name / "zarr.json"
+        if not file.exists() or files.file_hash(file) != known.get(name):
+            raise IncompleteStoreError(f"{file} was changed or lost since it was written: delete {partial} and repeat")
 
 
 def remove_spoilt(arrays: Iterable[str], partial: Path) -> None:

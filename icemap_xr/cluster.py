@@ -15,7 +15,7 @@ from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
 from pydantic import ConfigDict
 
-from icemap_xr.clustercheck import check_versions, late_workers, told_if_gone, wait_for_worker
+from icemap_xr.clustercheck import ask_scheduler, check_versions, late_workers, told_if_gone, wait_for_worker
 from icemap_xr.clusterkinds import STARTERS, check_settings, start_cuda
 from icemap_xr.errors import InputError
 from icemap_xr.loopbacks import is_loopback, tls_files
@@ -198,7 +198,8 @@ def cluster(
     MissingExtraError
         The kind needs an extra that is not installed; the message names it.
     ClusterError
-        The system behind the kind gives no cluster (credentials, quota, driver), or no worker came within `wait`.
+        The system behind the kind gives no cluster (credentials, quota, driver), what answers at the address is no
+        Dask scheduler, or no worker came within `wait`.
     VersionMismatchError
         Client, scheduler and workers have different packages.
     """
@@ -261,6 +262,7 @@ def _join(address: str) -> Client:
             "client.key in Dask's configuration"
         )
     try:
+        ask_scheduler(address, _JOIN_SECONDS)
         # made the default before it is connected, a client that fails would leave every later computation waiting
         return Client(address, timeout=_JOIN_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:

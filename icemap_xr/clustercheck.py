@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ import numpy as np
 from icemap_xr.errors import ClusterError, IncompleteRunError, VersionMismatchError
 from icemap_xr.placing import GPU, computes
 from icemap_xr.types import Predictor
+from icemap_xr.urls import scrub
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -28,6 +31,41 @@ _SCHEDULER = ("python", "dask", "distributed", "msgpack")
 
 #: seconds after which a scheduler that says nothing counts as gone
 _ANSWER_SECONDS = 30.0
+
+
+def ask_scheduler(address: str, seconds: float) -> None:
+    """Ask what is at an address who it is, before a client is made: that one would wait for ever for some answers.
+
+    Raises
+    ------
+    OSError, ValueError
+        Nothing can be reached there, within `seconds`, or the address is none.
+    ClusterError
+        What is there is no Dask scheduler: it says something else, or nothing within twice `seconds`.
+    """
+    from distributed.core import rpc
+    from distributed.security import Security
+
+    async def ask() -> Any:
+        node: Any = rpc(address, timeout=seconds, connection_args=Security().get_connection_args("client"))
+        async with node:
+            return await asyncio.wait_for(node.identity(), 2 * seconds)
+
+    what = f"what answers at {scrub(address)} is no Dask scheduler"
+    advice = "give the scheduler's own address and port, not those of its dashboard or of a worker"
+    try:
+        # a thread of its own: where a notebook runs, this one has a loop already
+        with ThreadPoolExecutor(1) as thread:
+            found = thread.submit(asyncio.run, ask()).result()
+    except TimeoutError:
+        raise ClusterError(f"{what} (it says nothing for {2 * seconds:g} s): {advice}") from None
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # any bytes at all may have come, and Dask takes them for lengths and pickles
+        raise ClusterError(f"{what} ({type(error).__name__}): {advice}") from None
+    kind = found.get("type") if isinstance(found, Mapping) else type(found).__name__
+    if kind != "Scheduler":
+        raise ClusterError(f"{what} (it is a {kind}): {advice}")
 
 
 def check_versions(client: Client) -> None:

@@ -30,6 +30,7 @@
     │   ├── OutputExistsError           the output is already there
     │   ├── StoreBusyError              another process is writing the store
     │   ├── IncompleteStoreError        a store whose writing has not finished
+    │   │   └── DamagedChunkError       one chunk of a finished store is missing or cannot be decoded
     │   └── IncompleteRunError          some blocks failed, the others are written
     │       └── IncompleteReadError     ... because rasters could not be read (also a ReadError)
     └── MissingExtraError (ImportError) an optional dependency is not installed
@@ -173,6 +174,10 @@ class OutputExistsError(StoreError):
 
 class IncompleteStoreError(StoreError):
     """A store whose writing has not finished, or that is damaged."""
+
+
+class DamagedChunkError(IncompleteStoreError):
+    """One chunk of a finished store is missing or cannot be decoded; the others may well be whole."""
 
 
 class StoreBusyError(StoreError):

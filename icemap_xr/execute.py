@@ -2,7 +2,8 @@
 
 Blocks go out in bounded batches. One that fails is tried again after all others, and set aside when it keeps failing
 (at once where what it read from was tried until its own deadline: the two kinds of tries do not multiply);
-an error that every block would meet (bad input, another model, a full disk) ends the run at once.
+an error that every block would meet (bad input, another model, a full disk) ends the run at once. A damaged chunk of
+a store that is read from is met by the blocks that need it, and by no other.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dask.callbacks import Callback
 from dask.delayed import Delayed
 from dask.system import CPU_COUNT
 
-from icemap_xr.errors import IcemapError, IncompleteRunError, ReadError
+from icemap_xr.errors import DamagedChunkError, IcemapError, IncompleteRunError, ReadError
 from icemap_xr.metrics import count
 from icemap_xr.placing import Kind, resources
 from icemap_xr.progress import Advance, progress
@@ -121,8 +122,8 @@ def run_blocks(
 
 
 def is_final(error: BaseException) -> bool:
-    """Return whether trying again cannot help: deliberate errors, but for those of reading files over a network."""
-    return isinstance(error, IcemapError) and not isinstance(error, OSError)
+    """Return whether every block would meet the error: deliberate ones, but for those of reading a file or a chunk."""
+    return isinstance(error, IcemapError) and not isinstance(error, OSError | DamagedChunkError)
 
 
 def given_up(error: BaseException) -> bool:

@@ -54,7 +54,11 @@ def write_text(path: Path, text: str) -> None:
     # two that write the same file do not write into each other's
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        temporary.write_text(text)
+        with temporary.open("w") as file:
+            file.write(text)
+            # the name must not outlive the content in a power cut
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -30,12 +30,21 @@ PLAN = "icemap/plan.json"
 LOG = "icemap/chunks.log"
 FAILURES = "icemap/failures.json"
 LOCK = "icemap/lock"
+#: folder of metadata and small variables that are about to take the place of those of an unfinished store
+DRAFT = "icemap/draft"
 
 #: end of the names of files that are being written; a dead writer leaves some
 TEMPORARY = ".partial"
 
+#: what writes the store again (None where nobody knows), and where to (None where whoever calls it says)
+WRITER = ("written_by", "written_to")
+
 #: key of the manifest's own hash
 _SELF = "sha256"
+
+#: one line of a manifest
+_WRITTEN_BY = re.compile(r'^ "written_by": (?P<call>.*?),?$', re.MULTILINE)
+_SOMEONE = "the call that wrote it"
 
 _LINE = re.compile(r"(?P<digest>[0-9a-f]{64})  (?P<file>[^\n]+)\n")
 
@@ -55,6 +64,12 @@ def file_hash(path: Path) -> str:
     """Return the sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flush(path: Path) -> None:
+    """Wait until a file is on the disk, where a power cut spares it."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,13 +124,29 @@ def load_manifest(path: StrPath) -> dict[str, Any]:
     if not path.exists():
         raise InputError(f"{path} does not exist: give the path of a store written by icemap-xr")
     if not (path / MANIFEST).exists():
-        raise IncompleteStoreError(f"{path} has no {MANIFEST}: it is no finished icemap-xr store; write it again")
-    manifest = read_json(path / MANIFEST)
+        # a folder that may be anything else is not to be deleted
+        ours = f"write the store again: {_anew(path)}" if (path / FILES).exists() else "write it again"
+        raise IncompleteStoreError(f"{path} has no {MANIFEST}: it is no finished icemap-xr store; {ours}")
+    remedy = f"write the store again: {_anew(path)}"
+    manifest = read_json(path / MANIFEST, remedy)
     if not {"plan", "plan_sha256", "metadata_sha256"} <= set(manifest):
-        raise IncompleteStoreError(f"{path / MANIFEST} is damaged (keys are missing): write the store again")
+        raise IncompleteStoreError(f"{path / MANIFEST} is damaged (keys are missing): {remedy}")
     if not isinstance(manifest["metadata_sha256"], dict):
-        raise IncompleteStoreError(f"{path / MANIFEST} is damaged (it lists no metadata): write the store again")
+        raise IncompleteStoreError(f"{path / MANIFEST} is damaged (it lists no metadata): {remedy}")
     return manifest
+
+
+def written_by(path: StrPath) -> str:
+    """Return what writes a store again, as its manifest tells, even one that cannot be read as a whole any more."""
+    try:
+        found = _WRITTEN_BY.search((Path(path) / MANIFEST).read_text(errors="replace"))
+        return (str(json.loads(found["call"]) or "") if found else "") or _SOMEONE
+    except (OSError, ValueError):
+        return _SOMEONE
+
+
+def _anew(path: Path) -> str:
+    return f"rm -r {shlex.quote(str(path))}, then: {written_by(path)}"
 
 
 def read_table(path: Path) -> dict[str, str]:
@@ -192,14 +223,14 @@ def remove_leftovers(folder: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the mapping in a JSON file; raises IncompleteStoreError where there is none."""
+def read_json(path: Path, remedy: str = "write the store again") -> dict[str, Any]:
+    """Return the mapping in a JSON file; raises IncompleteStoreError, with the remedy, where there is none."""
     try:
         content = json.loads(path.read_text())
     except ValueError as error:
-        raise IncompleteStoreError(f"{path} is damaged ({error}): write the store again") from None
+        raise IncompleteStoreError(f"{path} is damaged ({error}): {remedy}") from None
     if not isinstance(content, dict):
-        raise IncompleteStoreError(f"{path} is damaged (it holds no mapping): write the store again")
+        raise IncompleteStoreError(f"{path} is damaged (it holds no mapping): {remedy}")
     return content
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rasterio
 from rasterio.env import setenv
 from rasterio.errors import RasterioError
@@ -92,7 +93,8 @@ def network_gflops(
 def reading_mb_per_s(href: str, access: Access | None = None, *, seconds: float = _SECONDS) -> float:
     """Return the megabytes (1e6) per second that one connection reads of a raster.
 
-    Pixels are counted, at the bytes per pixel that plans use, so that plan and rate mean the same.
+    Pixels are counted, at the bytes per pixel that plans use, so that plan and rate mean the same. Blocks are read in
+    a random order: the corners of a scene hold nothing and cost nothing.
 
     Parameters
     ----------
@@ -101,7 +103,7 @@ def reading_mb_per_s(href: str, access: Access | None = None, *, seconds: float 
     access
         How it is opened; as it is by default.
     seconds
-        Time after which reading ends.
+        Time after which reading ends, once a million pixels were read.
 
     Raises
     ------
@@ -121,21 +123,26 @@ def reading_mb_per_s(href: str, access: Access | None = None, *, seconds: float 
         with rasterio.Env(**options):
             setenv(**keys)
             with rasterio.open(access.signed(href, patience)) as source:
+                if source.width * source.height < _LEAST:
+                    raise InputError(
+                        f"{scrub(href)} has {source.width * source.height:,} pixels: give a raster of at least "
+                        f"{_LEAST:,} to tell a rate"
+                    )
                 for window in _blocks(source):
                     pixels += source.read(1, window=window).size
-                    if time.perf_counter() - begun > seconds:
+                    late = time.perf_counter() - begun > seconds
+                    if late and pixels >= _LEAST:
                         break
     except (OSError, RasterioError) as error:
         raise ReadError(f"{scrub(href)} cannot be read ({type(error).__name__}): give another raster") from None
-    if pixels < _LEAST:
-        raise InputError(f"{scrub(href)} has {pixels:,} pixels: give a raster of at least {_LEAST:,} to tell a rate")
     return pixels * BYTES_PER_PIXEL / (time.perf_counter() - begun) / 1e6
 
 
 def _blocks(source: Any) -> list[Window]:
     rows, columns = (math.ceil(size / _BLOCK) for size in (source.height, source.width))
-    return [
+    windows = [
         Window(j * _BLOCK, i * _BLOCK, min(_BLOCK, source.width - j * _BLOCK), min(_BLOCK, source.height - i * _BLOCK))
         for i in range(rows)
         for j in range(columns)
     ]
+    return [windows[number] for number in np.random.default_rng(0).permutation(len(windows))]

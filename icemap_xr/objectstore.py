@@ -31,7 +31,7 @@ from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import ObjectStore
 
 from icemap_xr import manifest as files
-from icemap_xr.errors import IncompleteStoreError, InputError, OutputExistsError, StoreError
+from icemap_xr.errors import DamagedChunkError, IncompleteStoreError, InputError, OutputExistsError, StoreError
 from icemap_xr.progress import progress
 from icemap_xr.types import StrPath
 
@@ -184,10 +184,10 @@ class StrictObjectStore(ObjectStore[S3Store]):
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """Return an object's content; raises `IncompleteStoreError` if it is a missing chunk."""
+        """Return an object's content; raises `DamagedChunkError` if it is a missing chunk."""
         found = await super().get(key, prototype or default_buffer_prototype(), byte_range)
         if found is None and not key.endswith(("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")):
-            raise IncompleteStoreError(f"chunk {key} of the published store is missing: run icemap verify on it")
+            raise DamagedChunkError(f"chunk {key} of the published store is missing: run icemap verify on it")
         return found
 
 

@@ -6,7 +6,6 @@ that reads its own slice from the store; from any other dataset it is the same s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
@@ -30,6 +29,8 @@ Classes = Literal["glacier", "all"]
 
 #: exp(-1 / sigma^2), the published weight of a window's corner, is above float32's smallest normal number
 _LEAST_SIGMA = 0.11
+#: with more, all pixels of a window weigh the same to 1e-4: a plain mean
+_MOST_SIGMA = 100
 
 
 def predict(
@@ -72,7 +73,7 @@ def predict(
     blend
         ``"gaussian"`` (published) or ``"crop"``.
     sigma
-        Width of the Gaussian as a share of half a window.
+        Width of the Gaussian as a share of half a window, 0.11 to 100.
     edges
         ``"published"``: windows begin at every multiple of the stride; those that reach past the region's far edges
         are padded with zeros. ``"valid"``: the last windows end at the region's edges instead, and a window counts in
@@ -99,7 +100,7 @@ def predict(
     classes
         ``"glacier"``, or ``"all"`` to add `class_probability (year, class, y, x)`.
     years
-        Years to map; all by default.
+        Years to map, at least one; all by default.
     gaps
         What to do with a step without a scene: ``"error"``, ``"nearest"`` or ``"nodata"``.
     memory_limit
@@ -154,6 +155,7 @@ def predict(
         transform=grid.geobox.transform,
         tta=tta,
         dropout=dropout,
+        precision=precision,
     )
     wanted = _checked_mask(mask, grid)
     if dry_run:
@@ -168,17 +170,22 @@ def predict(
     return _package(result, ds, grid, job, options)
 
 
+def _is(value: object, kind: type) -> bool:
+    """Return whether a value is a number of a kind; True and False are none."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
 def _check_options(
     overlap: float, blend: str, sigma: float, edges: str, classes: str, batch_size: int | None, tta: str | None
 ) -> None:
-    if not (isinstance(overlap, Real) and 0 <= overlap < 1):
+    if not (_is(overlap, Real) and 0 <= overlap < 1):
         raise InputError(f"overlap={overlap!r} is not allowed: give a share from 0 up to, not including, 1")
-    if not (isinstance(sigma, Real) and _LEAST_SIGMA <= sigma < math.inf):
+    if not (_is(sigma, Real) and _LEAST_SIGMA <= sigma <= _MOST_SIGMA):
         raise InputError(
-            f"sigma={sigma!r} is not allowed: give a width of {_LEAST_SIGMA} or more; with less, the weights of a "
-            "window's corners are 0 in float32"
+            f"sigma={sigma!r} is not allowed: give a width from {_LEAST_SIGMA} to {_MOST_SIGMA}; with less, the "
+            "weights of a window's corners are 0 in float32, with more, all weights are the same"
         )
-    if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size >= 1):
+    if batch_size is not None and not (_is(batch_size, Integral) and batch_size >= 1):
         raise InputError(f"batch_size={batch_size!r} is not allowed: give a whole number, at least 1")
     for name, value, allowed in (
         ("edges", edges, get_args(Edges)),
@@ -241,7 +248,7 @@ def _at_window(model: Predictor, window: int | None) -> Predictor:
     spec = model.spec
     if window is None:
         return model
-    if isinstance(window, bool) or not isinstance(window, Integral) or window < 8 or window % 8:
+    if not _is(window, Integral) or window < 8 or window % 8:
         raise InputError(f"window={window!r} is not allowed: give a multiple of 8, or leave it out for {spec.window}")
     if window == spec.window:
         return model
@@ -263,11 +270,11 @@ def _at_window(model: Predictor, window: int | None) -> Predictor:
 def _checked_dropout(model: Predictor, passes: int, rate: float, seed: int) -> Dropout | None:
     if passes == 0:
         return None
-    if isinstance(passes, bool) or not isinstance(passes, Integral) or passes < 2:
+    if not _is(passes, Integral) or passes < 2:
         raise InputError(f"mc_dropout={passes!r} is not allowed: give 2 or more passes, or 0 for none")
-    if not (isinstance(rate, Real) and 0 < rate < 1):
+    if not (_is(rate, Real) and 0 < rate < 1):
         raise InputError(f"mc_rate={rate!r} is not allowed: give a share of channels between 0 and 1")
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+    if not _is(seed, Integral) or seed < 0:
         raise InputError(f"seed={seed!r} is not allowed: give a whole number of 0 or more")
     if not isinstance(model, SamplingPredictor):
         raise ModelMismatchError(

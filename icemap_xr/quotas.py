@@ -33,7 +33,7 @@ OPENING = 3
 _TILE = 256
 #: bytes of one compressed float32 pixel: a recorded sentinel-1-rtc asset of 22203 x 29533 px has 1857486802 bytes
 BYTES_PER_PIXEL = 1857486802 / (22203 * 29533)
-_TILE_BYTES = _TILE**2 * BYTES_PER_PIXEL
+TILE_BYTES = _TILE**2 * BYTES_PER_PIXEL
 
 _local: dict[tuple[str, int], Any] = {}
 _shared: weakref.WeakKeyDictionary[Any, dict[tuple[str, int], Any]] = weakref.WeakKeyDictionary()
@@ -63,7 +63,7 @@ class Slot:
     def take(self, size: int) -> None:
         """Count a small file that was read, such as an annotation."""
         self.size += size
-        self.requests += math.ceil(size / _TILE_BYTES)
+        self.requests += math.ceil(size / TILE_BYTES)
 
     def take_window(self, source: Any, rows: slice, columns: slice) -> None:
         """Count a window that was read of an opened rasterio dataset, by the internal blocks that it touches."""
@@ -103,7 +103,7 @@ class Slot:
         self.size += size
         # tiles may take a request each; strips lie one behind the other
         tiled = across < source.width
-        self.requests += math.prod(blocks) if tiled else math.ceil(size / _TILE_BYTES)
+        self.requests += math.prod(blocks) if tiled else math.ceil(size / TILE_BYTES)
 
 
 @dataclass(frozen=True)
@@ -168,8 +168,8 @@ class Limits:
         rasters
             Rasters that are read.
         """
-        tiles = math.prod(math.ceil(side / _TILE) + 1 for side in shape)
-        return self._kept(rasters * (OPENING + tiles), rasters * tiles * _TILE_BYTES)
+        tiles = tiles_touched(shape)
+        return self._kept(rasters * (OPENING + tiles), rasters * tiles * TILE_BYTES)
 
     def _kept(self, requests: int, size: float) -> float:
         """Return how long a slot is kept at least for so many requests and bytes."""
@@ -179,6 +179,11 @@ class Limits:
         if self.mb_per_s is not None:
             seconds = max(seconds, size / (self.mb_per_s * 1e6))
         return seconds
+
+
+def tiles_touched(shape: Sequence[int]) -> int:
+    """Return the internal tiles of 256 px that a block of rows and columns touches at most."""
+    return math.prod(math.ceil(side / _TILE) + 1 for side in shape)
 
 
 def _semaphore(name: str, leases: int) -> Any:

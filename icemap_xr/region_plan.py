@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from icemap_xr.access import Access
 from icemap_xr.errors import InputError, did_you_mean
 from icemap_xr.providers import Quotas, load_provider
-from icemap_xr.run_plan import RunPlan, assumed, plan_ground
+from icemap_xr.run_plan import STRIPS_LINE, RunPlan, assumed, plan_ground
 
 #: glacier area in km2 of the first-order regions, Randolph Glacier Inventory 7.0 (RGI 7.0 Consortium, 2023,
 #: doi:10.5067/f6jmovy5navz): the table of areas by region in the inventory's user guide, where they add up to 706,744.
@@ -274,7 +274,8 @@ def assumptions(rates: Rates, features: Sequence[str], provider: str | None) -> 
         f"ground: {rates.ground:g} times the glacier area of RGI 7.0, at {_RESOLUTION:g} m",
         f"dates: {rates.tracks} relative orbit(s), one platform, a pass every 12 days; features {', '.join(features)}",
         f"scenes: at least dates x ground / {SLICE_KM2:,} km2 (an IW slice), rounded up in each region",
-        "to read: every date over all of the ground, one polarisation, bytes per pixel as a recorded scene",
+        "to read: every date over all of the ground, one polarisation, bytes per pixel as a recorded scene; of blocks "
+        f"of 512 px the internal tiles of 256 px that they touch; {STRIPS_LINE}",
         "storage: cube with 2 bytes per pixel and scene, maps with 4 per pixel and year, uncompressed",
         f"GPU: {rates.gflops:,.4g} GFLOP/s sustained ({rates.gflops_source}), {rates.gpus} of them; windows overlap by "
         f"{rates.overlap:g}, {rates.steps} steps",

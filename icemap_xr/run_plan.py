@@ -21,12 +21,25 @@ from icemap_xr.models.cost import flops_per_window
 from icemap_xr.models.icemapper import PUBLISHED_WINDOW, Architecture
 from icemap_xr.models.registry import declared
 from icemap_xr.providers import Quotas, known_providers
-from icemap_xr.quotas import BYTES_PER_PIXEL
+from icemap_xr.quotas import BYTES_PER_PIXEL, TILE_BYTES, tiles_touched
 from icemap_xr.run import region_grid
 from icemap_xr.sentinel1 import CYCLE
 
 #: bytes of one pixel in the cube (int16) and in a map (float32), uncompressed
 _CUBE_BYTES, _MAP_BYTES = 2, 4
+#: blocks in which scenes are read: the cube's chunks, pixels
+_BLOCK = (512, 512)
+#: bytes of a block of a scene: whole internal tiles
+BLOCK_BYTES = tiles_touched(_BLOCK) * TILE_BYTES
+#: how many times these bytes a block takes of an image in strips of whole lines: 25,000 samples of an IW slice, uint16
+STRIPS = _BLOCK[0] * 25_000 * 2 / BLOCK_BYTES
+
+
+#: what such images mean for plans
+STRIPS_LINE = (
+    "images in radar geometry that lie in strips of whole lines, as GRD products do that are no COGs, take "
+    f"{STRIPS:.0f} times as much"
+)
 
 
 @dataclass(frozen=True)
@@ -43,8 +56,8 @@ class RunPlan:
         Scenes by feature, over all years: passes over the region, the slices of one pass counted once.
     counted
         Whether they were counted from items rather than assumed.
-    transfer_bytes
-        Bytes to read.
+    blocks
+        Blocks of scenes that are read.
     cube_bytes, map_bytes
         Storage before compression.
     flops
@@ -65,7 +78,7 @@ class RunPlan:
     years: int
     scenes: dict[str, int]
     counted: bool
-    transfer_bytes: float
+    blocks: int
     cube_bytes: float
     map_bytes: float
     flops: float
@@ -75,16 +88,22 @@ class RunPlan:
     mask: str = ""
 
     @property
+    def transfer_bytes(self) -> float:
+        """Bytes to read: the internal tiles that each block touches at most; none is kept for a neighbour."""
+        return self.blocks * BLOCK_BYTES
+
+    @property
     def compute_hours(self) -> float:
         """Hours of the network at the assumed speed."""
         return self.flops / (self.gflops * 1e9) / 3600
 
     @property
     def transfer_hours(self) -> float | None:
-        """Hours of reading at the provider's quota, or None where there is none on record."""
-        if self.quotas.connections is None or self.quotas.mb_per_s is None:
+        """Hours of reading at the provider's quotas, as they are held to; None where there are none on record."""
+        if self.quotas.connections is None:
             return None
-        return self.transfer_bytes / (self.quotas.connections * self.quotas.mb_per_s * 1e6) / 3600
+        slot = self.quotas.limits("planned").seconds(_BLOCK)
+        return self.blocks * slot / self.quotas.connections / 3600 if slot else None
 
     def lines(self) -> list[str]:
         """Return the plan with its assumptions, one line each."""
@@ -103,7 +122,9 @@ class RunPlan:
             f"relative orbit {' and '.join(map(str, self.tracks)) or 'any'}",
             f"scenes: {scenes} (passes over the region, of any number of slices; {how})",
             f"to read: {self.transfer_bytes / 1e12:.2f} TB (each scene over the whole grid, one polarisation, at the "
-            f"grid's pixel size; {BYTES_PER_PIXEL:.2f} bytes per pixel, as a recorded 10 m terrain-corrected scene)",
+            f"grid's pixel size; {BYTES_PER_PIXEL:.2f} bytes per pixel, as a recorded 10 m terrain-corrected scene; "
+            f"of blocks of {_BLOCK[0]} px the internal tiles that they touch, {tiles_touched(_BLOCK)} for 4; "
+            f"{STRIPS_LINE})",
             f"reading: {hours}{months}",
             f"storage: cube at most {self.cube_bytes / 1e12:.2f} TB (2 bytes per pixel and scene, uncompressed), maps "
             f"at most {self.map_bytes / 1e9:.1f} GB (4 bytes per pixel and year, uncompressed)",
@@ -178,7 +199,7 @@ def plan_ground(
         years=years,
         scenes=scenes,
         counted=counted,
-        transfer_bytes=sum(scenes.values()) * pixels * BYTES_PER_PIXEL,
+        blocks=sum(scenes.values()) * math.prod(math.ceil(side / _BLOCK[0]) for side in (rows, columns)),
         cube_bytes=float(sum(scenes.values()) * pixels * _CUBE_BYTES),
         # the joined map, too
         map_bytes=float(years * pixels * _MAP_BYTES * (passes + (passes > 1))),

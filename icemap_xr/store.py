@@ -26,10 +26,12 @@ from icemap_xr.blockwrite import (
     Block,
     BlockTasks,
     add_variables,
+    array_metadata,
+    check_metadata,
     disk_errors,
     missing_blocks,
     remove_spoilt,
-    restore_variables,
+    restore_templates,
     write_templates,
 )
 from icemap_xr.errors import (
@@ -47,6 +49,7 @@ from icemap_xr.storearray import StoreArray, decode, encode, lazy, untouched
 from icemap_xr.storelock import exclusive
 from icemap_xr.types import StrPath
 from icemap_xr.urls import scrub
+from icemap_xr.verify import file_faults
 
 __all__ = [
     "MANIFEST",
@@ -76,16 +79,19 @@ def check_writable(path: StrPath, plan: Mapping[str, Any]) -> bool:
     ------
     OutputExistsError
         Something else is there, or an unfinished store of another plan.
+    IncompleteStoreError
+        The manifest or the plan of what is there cannot be read; the message says what to do.
     """
     path, digest = Path(path), plan_hash(plan)
     if path.exists():
-        if (path / MANIFEST).exists() and files.read_json(path / MANIFEST).get("plan_sha256") == digest:
+        if (path / MANIFEST).exists() and files.load_manifest(path)["plan_sha256"] == digest:
             return True
         raise OutputExistsError(f"{path} exists already and was made from other inputs: choose a new path or delete it")
     # the manifest is already there if only the final name is missing
     for name, key in ((files.PLAN, "sha256"), (MANIFEST, "plan_sha256")):
         unfinished = partial_path(path) / name
-        if unfinished.exists() and files.read_json(unfinished).get(key) != digest:
+        remedy = f"delete {partial_path(path)} and repeat the call"
+        if unfinished.exists() and files.read_json(unfinished, remedy).get(key) != digest:
             raise OutputExistsError(
                 f"{partial_path(path)} is an unfinished store of other inputs or options: "
                 "repeat that call to finish it, or delete the folder"
@@ -187,16 +193,16 @@ def write_groups(
     check_writable(path, plan)
     partial = partial_path(path)
     groups = {name: _regular(ds) for name, ds in groups.items()}
+    arrays = _lazy(groups)
     if (partial / files.PLAN).exists():
         files.remove_leftovers(partial)
-        _check_metadata(partial)
-        remove_spoilt(_lazy(groups), partial)
-        restore_variables(groups, partial)
+        check_metadata(arrays, partial)
+        restore_templates(groups, arrays, partial)
+        remove_spoilt(arrays, partial)
     else:
         write_templates(groups, partial)
-        made = {"sha256": plan_hash(plan), "written_by": _command(call), "plan": dict(plan)}
-        files.write_json(partial / files.PLAN, made | {"metadata_sha256": _array_metadata(groups, partial)})
-    arrays = _lazy(groups)
+        made = {"sha256": plan_hash(plan), **_written_by(call, path), "plan": dict(plan)}
+        files.write_json(partial / files.PLAN, made | {"metadata_sha256": array_metadata(arrays, partial)})
     blocks = missing_blocks(arrays, partial)
     make = BlockTasks({name: var.data for name, var in arrays.items()}, partial, plan_hash(plan))
     with (partial / files.LOG).open("a", buffering=1) as log:
@@ -219,18 +225,6 @@ def _lazy(groups: Mapping[str, xr.Dataset]) -> dict[str, xr.DataArray]:
         for name, var in ds.data_vars.items()
         if var.chunks
     }
-
-
-def _array_metadata(groups: Mapping[str, xr.Dataset], partial: Path) -> dict[str, str]:
-    return {name: files.file_hash(partial / name / "zarr.json") for name in _lazy(groups)}
-
-
-def _check_metadata(partial: Path) -> None:
-    """Raise `IncompleteStoreError` where the metadata of an unfinished store are not what its blocks were made for."""
-    for name, digest in files.read_json(partial / files.PLAN).get("metadata_sha256", {}).items():
-        file = partial / name / "zarr.json"
-        if not file.exists() or files.file_hash(file) != digest:
-            raise IncompleteStoreError(f"{file} was changed or lost since it was written: delete {partial} and repeat")
 
 
 def save(ds: xr.Dataset, path: StrPath, *, what: str = "writing maps") -> xr.Dataset:
@@ -284,14 +278,14 @@ def finish(path: StrPath, *, plan: Mapping[str, Any], facts: Mapping[str, Any] |
         raise IncompleteStoreError(f"{partial} lacks {len(missing)} chunks, such as {missing[0]}: repeat the call")
     table = _table(partial)
     files.write_table(partial / files.FILES, table)
-    written_by = files.read_json(partial / files.PLAN).get("written_by") if (partial / files.PLAN).exists() else None
+    began = files.read_json(partial / files.PLAN) if (partial / files.PLAN).exists() else {}
     known = {
         "plan_sha256": plan_hash(plan),
         "plan": dict(plan),
         "metadata_sha256": {name: digest for name, digest in sorted(table.items()) if _is_metadata(name)},
         "files_sha256": files.file_hash(partial / files.FILES),
         "failures": _failures(partial),
-        "written_by": written_by,
+        **{key: began.get(key) for key in files.WRITER},
         "software": {"icemap-xr": version("icemap-xr"), "xarray": xr.__version__, "zarr": zarr.__version__},
         **(facts or {}),
     }
@@ -310,20 +304,27 @@ def _take_name(path: StrPath) -> Path:
 
 
 def _is_complete(partial: Path, plan: Mapping[str, Any]) -> bool:
-    """Return whether only the final name is missing."""
+    """Return whether only the final name is missing; chunks that were spoilt since are removed."""
     file = partial / MANIFEST
-    return file.exists() and files.read_json(file).get("plan_sha256") == plan_hash(plan) and manifest_is_whole(partial)
+    if not file.exists() or files.read_json(file).get("plan_sha256") != plan_hash(plan):
+        return False
+    faults = [fault for fault in file_faults(partial) if fault.what != "unexpected"]
+    for fault in (fault for fault in faults if fault.is_chunk):
+        (partial / fault.file).unlink(missing_ok=True)
+    return not faults
 
 
 def _table(partial: Path) -> dict[str, str]:
     """Return the sha256 of all files: of blocks as the tasks reported it, of all others as they are now."""
     working = {files.MANIFEST, files.FILES, files.PLAN, files.LOG, files.FAILURES, files.LOCK}
-    logged = files.read_table(partial / files.LOG)
-    return {
-        name: logged.get(name) or files.file_hash(partial / name)
-        for name in files.store_files(partial)
-        if name not in working
-    }
+    logged, table = files.read_table(partial / files.LOG), {}
+    for name in files.store_files(partial):
+        if name in working:
+            continue
+        if name not in logged:
+            files.flush(partial / name)
+        table[name] = logged.get(name) or files.file_hash(partial / name)
+    return table
 
 
 def _is_metadata(name: str) -> bool:
@@ -372,8 +373,12 @@ def _regular(ds: xr.Dataset) -> xr.Dataset:
     return ds.assign(changed)
 
 
-def _command(call: str) -> str:
-    """Return how to do this again: the `icemap` command that is running, or the Python call."""
+def _written_by(call: str, path: StrPath) -> dict[str, str | None]:
+    """Return how to do this again, and where that writes: the `icemap` command that is running, or the Python call.
+
+    A command's paths, those in its configuration too, begin where it was started. A Python call is given its path anew.
+    """
     if Path(sys.argv[0]).name != "icemap":
-        return call
-    return scrub(shlex.join(["icemap", *sys.argv[1:]]))
+        return dict(zip(files.WRITER, (call, None), strict=True))
+    command = f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join(['icemap', *sys.argv[1:]])}"
+    return dict(zip(files.WRITER, (scrub(command), str(Path(path).resolve())), strict=True))

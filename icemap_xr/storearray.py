@@ -19,7 +19,7 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
-from icemap_xr.errors import IncompleteStoreError, InputError
+from icemap_xr.errors import DamagedChunkError, IncompleteStoreError, InputError
 from icemap_xr.manifest import MANIFEST, load_manifest
 
 
@@ -81,7 +81,7 @@ class StoreArray:
         try:
             raw = np.asarray(array.oindex[key] if _is_fancy(key) else array[key])
         except (RuntimeError, ValueError) as error:  # what zarr's codecs raise
-            raise IncompleteStoreError(
+            raise DamagedChunkError(
                 f"{self.name} of {self.path} cannot be decoded at {key} ({' '.join(str(error).split())}): run icemap "
                 f"verify {shlex.quote(self.path)}, which finds the damage and says how to repair it"
             ) from error
@@ -138,10 +138,10 @@ class _StrictStore(LocalStore):
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """Return a file's content; raises `IncompleteStoreError` if it is a missing chunk."""
+        """Return a file's content; raises `DamagedChunkError` if it is a missing chunk."""
         found = await super().get(key, prototype, byte_range)
         if found is None and not key.endswith(("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")):
-            raise IncompleteStoreError(
+            raise DamagedChunkError(
                 f"chunk {key} of {self.root} is missing: run icemap verify {shlex.quote(str(self.root))}, "
                 "which says how to repair it"
             )

@@ -81,7 +81,7 @@ class ModelSpec:
     glacier_class
         Which of `classes` is the glacier.
     digest
-        sha256 of the weights, hex.
+        sha256 of the weights, hex, and of whatever else its answers depend on: it tells the model from all others.
     note
         One line on where the weights come from and what they are good for.
     """
@@ -112,6 +112,11 @@ class Predictor(Protocol):
 
     It must pickle to a small recipe (never to its weights), be safe to call from several threads, and give the same
     answer for the same input.
+
+    A map is known by its model's class and `spec`, and of a dataclass by its compared fields, whatever else the model
+    holds: with an equal `spec` an unfinished
+    map is resumed and a finished one kept. So `spec.digest` must change with everything that changes an answer:
+    weights, settings, preparation. A model that defines ``__dask_tokenize__`` is known by what that returns instead.
     """
 
     @property

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from icemap_xr import manifest as files
-from icemap_xr.errors import InputError
+from icemap_xr.errors import IcemapError, InputError
 from icemap_xr.manifest import FILES, MANIFEST
 from icemap_xr.progress import progress
 from icemap_xr.storelock import exclusive
@@ -81,6 +81,17 @@ def verify(path: StrPath) -> list[str]:
 def find_faults(path: StrPath) -> list[Fault]:
     """Return the faults of a finished store; see `verify`."""
     folder, manifest = Path(path), files.load_manifest(path)
+    faults = file_faults(folder)
+    if faults or manifest["plan"].get("kind") != "archive":
+        return faults
+    from icemap_xr.sidecarcheck import sidecar_faults  # cubes need none of what it imports
+
+    return [Fault(f"{_BESIDE}{name}", what) for name, what in sidecar_faults(folder)]
+
+
+def file_faults(folder: Path) -> list[Fault]:
+    """Return the faults of the files of a store that has a manifest, whether or not it has got its final name."""
+    manifest = files.load_manifest(folder)
     if not files.manifest_is_whole(folder):
         # its hashes are not to be trusted; the table's are, wherever it agrees with the files
         return [Fault(MANIFEST, "damaged"), *_compare(folder, files.read_table(folder / FILES))]
@@ -88,12 +99,7 @@ def find_faults(path: StrPath) -> list[Fault]:
         return [Fault(FILES, "missing"), *_compare(folder, manifest["metadata_sha256"], whole=False)]
     if files.file_hash(folder / FILES) != manifest.get("files_sha256"):
         return [Fault(FILES, "damaged"), *_compare(folder, manifest["metadata_sha256"], whole=False)]
-    faults = list(_compare(folder, files.read_table(folder / FILES)))
-    if faults or manifest["plan"].get("kind") != "archive":
-        return faults
-    from icemap_xr.sidecarcheck import sidecar_faults  # cubes need none of what it imports
-
-    return [Fault(f"{_BESIDE}{name}", what) for name, what in sidecar_faults(folder)]
+    return list(_compare(folder, files.read_table(folder / FILES)))
 
 
 def repair_commands(path: StrPath, faults: Sequence[Fault]) -> list[str]:
@@ -103,7 +109,7 @@ def repair_commands(path: StrPath, faults: Sequence[Fault]) -> list[str]:
         manifest = files.load_manifest(path)
     except Exception:  # a manifest that cannot be read says nothing
         manifest = {}
-    again = str(manifest.get("written_by") or "the call that wrote it")
+    again, home = files.written_by(path), _home(Path(path), manifest)
     if all(fault.file.startswith(_BESIDE) for fault in faults):
         call = f"from icemap_xr.archive import write_sidecars; write_sidecars({str(path)!r})"
         return [f"python -c {shlex.quote(call)}"]
@@ -111,13 +117,47 @@ def repair_commands(path: StrPath, faults: Sequence[Fault]) -> list[str]:
         return [f"rm {' '.join(shlex.quote(str(Path(path) / fault.file)) for fault in faults)}"]
     if not manifest.get("repeatable", True):
         return [f"put a copy of {store} in its place, or write it anew from the inputs of all its years"]
-    if all(fault.is_chunk or fault.what == "unexpected" for fault in faults):
+    mendable = all(fault.is_chunk or fault.what == "unexpected" for fault in faults)
+    if home is not None:
+        return _from_home(Path(path), home, manifest, again, mendable)
+    if mendable:
         return [f"icemap verify {store} --repair", again]
     return [f"rm -r {store}", again]
 
 
+def _home(path: Path, manifest: Mapping[str, Any]) -> Path | None:
+    """Return where the recorded command writes if that is not here: the store was moved, or copied."""
+    if not manifest.get("written_to"):
+        return None
+    home = Path(manifest["written_to"])
+    # one place may have two names
+    here = path.resolve() == home or (home.exists() and path.exists() and path.samefile(home))
+    return None if here else home
+
+
+def _from_home(path: Path, home: Path, manifest: Mapping[str, Any], again: str, mendable: bool) -> list[str]:
+    """Return what mends a store whose command writes in another place."""
+    store, there = shlex.quote(str(path)), shlex.quote(str(home))
+    if _same_content(home, manifest):
+        return [f"icemap verify {there}", f"rm -r {store}", f"cp -r {there} {store}"]
+    if home.exists() or not home.parent.is_dir():
+        return [f"put a whole copy of {store} in its place, or write it anew, which this does in {there}: {again}"]
+    begin = [f"mv {store} {there}", f"icemap verify {there} --repair"] if mendable else [f"rm -r {store}"]
+    return [*begin, again, f"mv {there} {store}"]
+
+
+def _same_content(home: Path, manifest: Mapping[str, Any]) -> bool:
+    try:
+        found = files.load_manifest(home)
+    except IcemapError:
+        return False
+    return found.get("files_sha256") == manifest.get("files_sha256")
+
+
 def reopen(path: StrPath) -> list[Fault]:
     """Make a store unfinished again, without its damaged chunks, so that the call that wrote it writes them again.
+
+    Files that do not belong to it are deleted, too; where there is no other fault, the store stays finished.
 
     Parameters
     ----------
@@ -132,7 +172,8 @@ def reopen(path: StrPath) -> list[Fault]:
     Raises
     ------
     InputError
-        Metadata or the manifest are damaged: the store is to be deleted and written again.
+        Metadata or the manifest are damaged: the store is to be deleted and written again. Or it lies elsewhere than
+        where the command that wrote it writes.
     StoreBusyError
         A store of this name is being written.
     IncompleteStoreError
@@ -147,19 +188,29 @@ def reopen(path: StrPath) -> list[Fault]:
         raise InputError(
             f"{path}: {grave[0]}, which no block can mend: {', then '.join(repair_commands(path, faults))}"
         )
+    if all(fault.what == "unexpected" for fault in faults):
+        for fault in faults:
+            (path / fault.file).unlink(missing_ok=True)
+        return faults
     manifest, partial = files.load_manifest(path), files.partial_path(path)
-    if not manifest.get("repeatable", True) and any(fault.what != "unexpected" for fault in faults):
+    if not manifest.get("repeatable", True):
         raise InputError(f"{path} was written from a store that is gone: {repair_commands(path, faults)[0]}")
+    if home := _home(path, manifest):
+        commands = ", then: ".join(repair_commands(path, faults))
+        raise InputError(f"{path} was moved or copied; the command that wrote it writes to {home}: {commands}")
     with exclusive(path):
         if set(files.store_files(partial)) - {files.LOCK}:
             raise InputError(f"{partial} is in the way: move or delete it")
         for fault in faults:
             (path / fault.file).unlink(missing_ok=True)
-        plan = {"sha256": manifest["plan_sha256"], "written_by": manifest.get("written_by"), "plan": manifest["plan"]}
-        files.write_json(path / files.PLAN, plan)
+        plan = {"sha256": manifest["plan_sha256"], "plan": manifest["plan"]}
+        plan |= {key: manifest.get(key) for key in files.WRITER}
+        # the metadata are those of the manifest, or the store would not be opened
+        known = {name.rpartition("/")[0]: digest for name, digest in manifest["metadata_sha256"].items()}
+        files.write_json(path / files.PLAN, plan | {"metadata_sha256": known})
         # a chunk whose hash is not known would have to be decoded
-        known = files.read_table(path / FILES)
-        files.write_table(path / files.LOG, {name: known[name] for name in known if _CHUNK.fullmatch(name)})
+        table = files.read_table(path / FILES)
+        files.write_table(path / files.LOG, {name: table[name] for name in table if _CHUNK.fullmatch(name)})
         (path / FILES).unlink()
         (path / MANIFEST).unlink()
         _swap(path, partial)

@@ -171,16 +171,45 @@ def yearly(
 
 
 def select_years(cube: xr.Dataset, years: Sequence[int] | None) -> xr.Dataset:
-    """Return the dataset with the given years only; raises `SchemaError` where one is there twice, or not at all."""
-    if isinstance(years, int | str):
-        raise InputError(f"years={years!r} is not allowed: give a list, such as [{years}]")
+    """Return the dataset with the given years only, in their order.
+
+    Parameters
+    ----------
+    cube
+        Dataset with a coordinate `year`.
+    years
+        Labels, in a list or array; None for all.
+
+    Raises
+    ------
+    InputError
+        `years` is no list of years, or an empty one.
+    SchemaError
+        The dataset has no year, or one twice, or lacks one that is asked for; or one is asked for twice.
+    """
     have = cube[schema.YEAR].values.tolist()
-    for what, labels in (("the dataset has", have), ("asked for are", list(years or ()))):
+    if not have:
+        raise SchemaError("the dataset has no year: keep at least one")
+    wanted = have if years is None else _labels(years, have[0])
+    for what, labels in (("the dataset has", have), ("asked for are", wanted)):
         if len(set(labels)) != len(labels):
             raise SchemaError(f"{what} the years {labels}, some twice: keep one of each")
     if years is None:
         return cube
-    absent = [year for year in years if year not in have]
+    absent = [year for year in wanted if year not in have]
     if absent:
         raise SchemaError(f"years {absent} are not in the dataset: it has {have}")
-    return cube.sel({schema.YEAR: list(years)})
+    return cube.sel({schema.YEAR: wanted})
+
+
+def _labels(years: Sequence[int], example: int) -> list[int]:
+    """Return years as a plain list, whatever held them: a list, a range, an array or a coordinate."""
+    try:
+        found = np.asarray([] if isinstance(years, str) else list(years))
+    except (TypeError, ValueError):  # one number; lists of lists
+        found = np.array([])
+    if found.ndim != 1 or not found.size:
+        shown = " ".join(repr(years).split())
+        raise InputError(f"years={shown} is not allowed: give a list of one year or more, such as [{example}]")
+    labels: list[int] = found.tolist()
+    return labels

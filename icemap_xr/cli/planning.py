@@ -82,16 +82,21 @@ def plan(
             f"{numbers.rows * numbers.columns / 1e4:,.0f}",
             f"{one.passes:,}",
             f"{one.scenes:,}",
-            f"{numbers.transfer_bytes / 1e12:,.1f}",
-            f"{one.storage_tb:,.1f}",
-            f"{numbers.flops / 1e15:,.1f}",
-            f"{one.gpu_hours:,.1f}",
-            "not known" if one.wall_hours is None else f"{one.wall_hours:,.0f}",
-            "" if quota is None else f"{numbers.transfer_bytes / quota / 1e12:,.1f}",
+            _amount(numbers.transfer_bytes / 1e12),
+            _amount(one.storage_tb),
+            _amount(numbers.flops / 1e15),
+            _amount(one.gpu_hours),
+            "not known" if one.wall_hours is None else _amount(one.wall_hours),
+            "" if quota is None else _amount(numbers.transfer_bytes / quota / 1e12),
         )
     console.OUT.print(table)
     for line in assumptions(rates, features, provider):
         console.OUT.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _amount(value: float) -> str:
+    """Return a number with two digits that tell something: no small one becomes 0."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 @click.command()

@@ -114,7 +114,8 @@ def verify(store_path: Path, repair: bool) -> None:
     if not repair:
         raise InputError(f"{store_path}: {len(faults)} faults; to repair: {', then: '.join(commands)}")
     reopen(store_path)
-    console.OUT.print(f"{store_path}: opened for repair; now: {commands[-1]}", highlight=False, soft_wrap=True)
+    done = "mended" if store_path.exists() else f"opened for repair; now: {commands[-1]}"
+    console.OUT.print(f"{store_path}: {done}", highlight=False, soft_wrap=True)
 
 
 def _verify_published(url: str, repair: bool) -> None:

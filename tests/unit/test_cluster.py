@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import builtins
 import os
+import socket
 import subprocess
 from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
 import dask
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 
 from icemap_xr.cluster import ClusterOptions, cluster
-from icemap_xr.errors import InputError, MissingExtraError
+from icemap_xr.errors import ClusterError, InputError, MissingExtraError
 from icemap_xr.placing import AT_WORK
 
 
@@ -130,6 +132,38 @@ def test_a_scheduler_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, addre
     with pytest.raises(InputError, match=f"no scheduler answers at {address}.*check address"), cluster(address):
         pass
     assert dask.compute(dask.delayed(sum)([1, 2])) == (3,), "what failed to join must not be waited for"
+
+
+def answering(listening: socket.socket, said: bytes) -> None:
+    """Say something to whoever comes, as a server of another kind does, and leave the connection open."""
+    kept = []
+    while True:
+        try:
+            kept.append(listening.accept()[0])
+        except OSError:
+            return
+        kept[-1].sendall(said)
+
+
+@pytest.mark.parametrize("said", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", b"\1\0\0\0\0\0\0\0x"])
+def test_an_address_where_something_else_answers(monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+    monkeypatch.setattr(import_module("icemap_xr.cluster"), "_JOIN_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        Thread(target=answering, args=(listening, said), daemon=True).start()
+        address = f"tcp://127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(ClusterError, match=f"{address} is no Dask scheduler .*own address"), cluster(address):
+            pass
+    assert dask.compute(dask.delayed(sum)([1, 2])) == (3,), "what failed to join must not be waited for"
+
+
+def test_a_worker_and_a_dashboard_are_no_schedulers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("icemap_xr.cluster"), "_JOIN_SECONDS", 0.5)
+    options: dict[str, Any] = {"processes": False, "dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
+    with LocalCluster(n_workers=1, protocol="tcp", **options) as local:
+        (worker,) = local.scheduler.workers
+        for address in (worker, f"tcp://127.0.0.1:{local.scheduler.http_server.port}"):
+            with pytest.raises(ClusterError, match="no Dask scheduler"), cluster(address):
+                pass
 
 
 def test_gpus_need_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:

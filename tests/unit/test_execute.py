@@ -14,7 +14,14 @@ import pytest
 from dask.delayed import Delayed, delayed
 
 from icemap_xr import execute
-from icemap_xr.errors import InputError, ModelMismatchError, ReadError, StoreError
+from icemap_xr.errors import (
+    DamagedChunkError,
+    IncompleteStoreError,
+    InputError,
+    ModelMismatchError,
+    ReadError,
+    StoreError,
+)
 from icemap_xr.execute import Trouble, run_blocks
 
 task: Any = delayed(pure=False)
@@ -128,6 +135,14 @@ def test_a_file_that_cannot_be_read_may_be_readable_later() -> None:
     assert not execute.is_final(ReadError("a.tif"))
     assert not execute.is_final(MemoryError())
     assert Work({2: 2}, ReadError("a.tif")).run(range(4)).lost == {}
+
+
+def test_a_damaged_chunk_is_met_by_the_blocks_that_need_it_alone() -> None:
+    assert execute.is_final(IncompleteStoreError("the cube is gone"))
+    error = pickle.loads(pickle.dumps(DamagedChunkError("chunk rtc/c/0/1/2 is missing")))
+    outcome = (work := Work({2: 99}, error)).run(range(4))
+    assert work.results == squares([0, 1, 3])
+    assert {number: trouble.cause for number, trouble in outcome.lost.items()} == {2: "chunk rtc/c/0/1/2 is missing"}
 
 
 def test_ctrl_c_is_raised_as_it_is() -> None:

@@ -257,5 +257,7 @@ def test_years_are_chosen_and_kept_apart() -> None:
     ds = yearly_dataset(SHAPE, years=(2019, 2020, 2021))
     full = probability(ds)
     np.testing.assert_array_equal(probability(ds, years=[2021, 2019]), full[[2, 0]])
+    for same in (ds.year, ds.year.values, range(2019, 2022), (2019, 2020, 2021)):
+        np.testing.assert_array_equal(probability(ds, years=same), full)
     for row in range(3):
         np.testing.assert_allclose(full[row], published(ds.isel(year=[row]), MODEL), atol=1e-6)

@@ -33,3 +33,23 @@ def test_windows_are_those_that_a_prediction_runs(shape: tuple[int, int], overla
         tracks=(),
     )
     assert planned.flops == run.windows * window_flops(15, 1)
+
+
+def test_reading_takes_as_long_as_the_quotas_make_it() -> None:
+    quotas = Quotas(connections=4, mb_per_s=100, requests_per_min=60)
+    plan = plan_ground(
+        1024,
+        1000,
+        share=1.0,
+        years=1,
+        scenes={"grd": 30},
+        counted=False,
+        steps=15,
+        overlap=0.5,
+        gflops=1.0,
+        quotas=quotas,
+        tracks=(),
+    )
+    # 2 x 2 blocks of 30 dates, each three requests to open and nine tiles; a request a second
+    assert plan.transfer_hours == pytest.approx(120 * 12 / 3600)
+    assert plan.transfer_hours == pytest.approx(120 * quotas.limits("any").seconds((512, 512)) / 4 / 3600)

@@ -11,6 +11,7 @@ import pytest
 
 from icemap_xr import store
 from icemap_xr.errors import (
+    DamagedChunkError,
     IncompleteStoreError,
     InputError,
 )
@@ -30,7 +31,7 @@ def test_a_damaged_chunk_is_a_typed_error_that_names_the_store(tmp_path: Path) -
     content = bytearray(chunk.read_bytes())
     content[len(content) // 2] ^= 4
     chunk.write_bytes(content)
-    with pytest.raises(IncompleteStoreError, match=r"probability of .*a.zarr cannot be decoded.*icemap verify"):
+    with pytest.raises(DamagedChunkError, match=r"probability of .*a.zarr cannot be decoded.*icemap verify"):
         source[1]
 
 
@@ -53,7 +54,7 @@ def test_a_missing_chunk_is_an_error_and_not_nodata(tmp_path: Path) -> None:
     path = write_store(tmp_path / "a.zarr")
     source = StoreArray(str(path), "probability", (2, 20, 24), digest(path))
     (path / "probability" / "c" / "1" / "2" / "0").unlink()
-    with pytest.raises(IncompleteStoreError, match=r"chunk probability/c/1/2/0 of .* is missing: run icemap verify"):
+    with pytest.raises(DamagedChunkError, match=r"chunk probability/c/1/2/0 of .* is missing: run icemap verify"):
         source[1]
     np.testing.assert_array_equal(source[0], two_year_map().probability[0])
     with pytest.raises(IncompleteStoreError, match=r"lacks 1 chunks, such as probability/c/1/2/0: run icemap verify"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ import xarray as xr
 from icemap_xr import store
 from icemap_xr.cube import build_cube
 from icemap_xr.errors import IncompleteStoreError, InputError
-from icemap_xr.manifest import FILES, LOCK, MANIFEST, read_table
+from icemap_xr.manifest import FILES, LOCK, MANIFEST, read_manifest, read_table
 from icemap_xr.testing.fakes import small_grid
 from icemap_xr.testing.rasters import rtc_item, write_raster
+from icemap_xr.testing.stores import two_year_map, write_store
 from icemap_xr.verify import check_file, find_faults, reopen, repair_commands, verify
 
 
@@ -130,6 +132,8 @@ def test_a_file_that_does_not_belong_there_is_named(cube: Path, tmp_path: Path) 
     (path / "rtc" / "notes.txt").write_text("mine")
     assert verify(path) == ["rtc/notes.txt: is unexpected"]
     assert repair_commands(path, find_faults(path)) == [f"rm {path}/rtc/notes.txt"]
+    assert len(reopen(path)) == 1
+    assert verify(path) == [], "it is whole without the file, and needs no call to be so"
 
 
 def test_sha256sum_reads_the_table(cube: Path) -> None:
@@ -171,8 +175,90 @@ def test_damaged_metadata_means_writing_the_store_again(cube: Path, tmp_path: Pa
 def test_a_manifest_that_cannot_be_read_still_has_a_remedy(cube: Path, tmp_path: Path) -> None:
     path = copy_of(cube, tmp_path)
     (path / MANIFEST).write_text("{")
-    with pytest.raises(IncompleteStoreError, match=r"manifest\.json is damaged.*write the store again"):
+    with pytest.raises(IncompleteStoreError, match=r"manifest\.json is damaged.*write the store again") as caught:
         verify(path)
+    assert str(caught.value).endswith(f"again: rm -r {path}, then: the call that wrote it")
+    # most of what can happen to it leaves the line that is needed
+    for old, new in (('"plan"', '"plam"'), ('"plan"', '"pl"n"'), ('"plan_sha256": "', '"plan_sha256": ["')):
+        text = (cube / MANIFEST).read_text()
+        assert old in text
+        (path / MANIFEST).write_text(text.replace(old, new))
+        with pytest.raises(IncompleteStoreError) as caught:
+            verify(path)
+        assert str(caught.value).endswith(f"again: rm -r {path}, then: ix.build_cube(items, grid, path)")
+    (path / MANIFEST).unlink()
+    with pytest.raises(
+        IncompleteStoreError, match=r"has no icemap/manifest\.json.*: rm -r .*, then: the call that wrote"
+    ):
+        verify(path)
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store that a command wrote which was started in another folder, with a relative path."""
+    (tmp_path / "at work").mkdir()
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path / "at work")
+        patch.setattr(sys, "argv", ["/opt/bin/icemap", "predict", "cube.zarr", "--output", "a.zarr"])
+        write_store(Path("a.zarr"))
+    return tmp_path / "at work" / "a.zarr"
+
+
+def test_the_recorded_command_works_from_any_folder(written: Path) -> None:
+    flip(written / "probability" / "c" / "1" / "1" / "1", 99)
+    call = f"cd '{written.parent}' && icemap predict cube.zarr --output a.zarr"
+    assert repair_commands(written, find_faults(written)) == [f"icemap verify '{written}' --repair", call]
+    reopen(written)
+    write_store(written)
+    assert verify(written) == []
+    assert read_manifest(written)["written_by"] == call
+
+
+def test_another_name_of_the_same_place_is_that_place(written: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(written.parent)
+    path = tmp_path / "link" / "a.zarr"
+    flip(path / "probability" / "c" / "1" / "1" / "1", 99)
+    assert repair_commands(path, find_faults(path))[0] == f"icemap verify {path} --repair"
+
+
+def test_a_store_that_was_moved_goes_back_for_repair(written: Path, tmp_path: Path) -> None:
+    path, call = tmp_path / "moved.zarr", f"cd '{written.parent}' && icemap predict cube.zarr --output a.zarr"
+    written.rename(path)
+    flip(path / "probability" / "c" / "1" / "1" / "1", 99)
+    commands = repair_commands(path, find_faults(path))
+    assert commands == [f"mv {path} '{written}'", f"icemap verify '{written}' --repair", call, f"mv '{written}' {path}"]
+    before = all_files(path)
+    with pytest.raises(InputError, match=r"was moved or copied; .* writes to .*a\.zarr: mv "):
+        reopen(path)
+    assert all_files(path) == before
+    path.rename(written)
+    reopen(written)
+    write_store(written)
+    assert verify(written) == []
+    written.rename(path)
+    (path / "probability" / "zarr.json").write_text("{}")
+    assert repair_commands(path, find_faults(path)) == [f"rm -r {path}", call, f"mv '{written}' {path}"]
+    written.parent.rename(tmp_path / "elsewhere")
+    (command,) = repair_commands(path, find_faults(path))
+    assert command.startswith(f"put a whole copy of {path} in its place, or ")
+    assert command.endswith(call)
+
+
+def test_a_copy_is_mended_from_the_store_it_was_copied_from(written: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(written, tmp_path / "copy.zarr"))
+    flip(path / "probability" / "c" / "1" / "1" / "1", 99)
+    commands = repair_commands(path, find_faults(path))
+    assert commands == [f"icemap verify '{written}'", f"rm -r {path}", f"cp -r '{written}' {path}"]
+    with pytest.raises(InputError, match="was moved or copied"):
+        reopen(path)
+    for command in commands[1:]:
+        subprocess.run(command, shell=True, check=True)
+    assert verify(path) == []
+    shutil.rmtree(written)
+    write_store(written, two_year_map(seed=1))
+    flip(path / "probability" / "c" / "1" / "1" / "1", 99)
+    (command,) = repair_commands(path, find_faults(path))
+    assert command.startswith("put a whole copy"), "what lies there now is another store"
 
 
 def test_what_is_no_finished_store_is_refused(tmp_path: Path) -> None:

@@ -185,5 +185,7 @@ def test_what_is_no_cube_or_not_in_it_is_refused() -> None:
         yearly(native(), features=["grd"])
     with pytest.raises(SchemaError, match=r"1999.*2020, 2021"):
         yearly(native(), years=[1999])
+    with pytest.raises(SchemaError, match="no year: keep at least one"):
+        yearly(native().isel(year=[]))
     with pytest.raises(SchemaError, match="dims"):
         yearly(yearly_dataset((3, 3)))
