@@ -18,6 +18,7 @@ from pydantic import ConfigDict
 from icemap_xr.clustercheck import ask_scheduler, check_versions, late_workers, told_if_gone, wait_for_worker
 from icemap_xr.clusterkinds import STARTERS, check_settings, start_cuda
 from icemap_xr.errors import InputError
+from icemap_xr.interrupted import Calm
 from icemap_xr.loopbacks import is_loopback, tls_files
 from icemap_xr.urls import scrub
 
@@ -210,20 +211,20 @@ def cluster(
         yield None
         return
     if "://" in options.kind:
-        with _join(options.kind) as client, client.as_current():
+        with Calm() as calm, _join(options.kind) as client, client.as_current():
             _ready(client, options)
-            with told_if_gone(client), late_workers(client):
+            with told_if_gone(client), late_workers(client), calm.interrupted():
                 yield client
         return
     from distributed import Client  # slow to import, and not everyone needs a cluster
 
     # spawn is what TensorFlow survives; nannies read it from the configuration
     spawn = dask.config.set({"distributed.worker.multiprocessing-method": "spawn"})
-    with spawn, _start_guarded(options) as started:
+    with spawn, Calm() as calm, _start_guarded(options) as started:
         _scale(started, options)
         with Client(started) as client:
             _ready(client, options)
-            with told_if_gone(client), late_workers(client):
+            with told_if_gone(client), late_workers(client), calm.interrupted():
                 yield client
 
 
