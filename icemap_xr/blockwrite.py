@@ -133,6 +133,9 @@ def restore_templates(groups: Mapping[str, xr.Dataset], arrays: Iterable[str], p
             (partial / file).parent.mkdir(parents=True, exist_ok=True)
             os.replace(draft / file, partial / file)
     shutil.rmtree(draft)
+    # after a repair the log knows the old bytes; gzip writes the time into new ones
+    logged = files.read_table(partial / files.LOG)
+    files.write_table(partial / files.LOG, {name: logged[name] for name in logged if name.startswith(lazy)})
 
 
 def array_metadata(arrays: Iterable[str], partial: Path) -> dict[str, str]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import dask
+import numpy as np
 import pytest
 import xarray as xr
 
 from icemap_xr import blockjob, store
+from icemap_xr.archive import archive
 from icemap_xr.cube import open_cube
 from icemap_xr.errors import IncompleteRunError, IncompleteStoreError
-from icemap_xr.testing.fakes import FakePredictor
+from icemap_xr.testing.fakes import FakePredictor, small_grid
 from icemap_xr.testing.stores import PLAN, Killed, contents, two_year_map, write_store
 from icemap_xr.verify import reopen, verify
 
@@ -154,3 +157,18 @@ def test_a_damaged_chunk_of_the_cube_costs_the_blocks_that_need_it_alone(
     assert blocks_in(store.partial_path(path)) == every - lost
     chunk.write_bytes(content)
     xr.testing.assert_identical(save(path).load(), whole)
+
+
+def test_a_repaired_archive_is_whole_though_its_codec_writes_the_time(tmp_path: Path) -> None:
+    grid = small_grid((40, 30))
+    values = np.random.default_rng(0).random((1, 40, 30)).astype(np.float32)
+    ds = xr.Dataset({"probability": (("year", "y", "x"), values)}, coords={"year": [2020], **grid.coords()})
+    path = archive(ds.chunk(y=16), tmp_path / "a.zarr")
+    before = (path / "maps" / "x" / "c" / "0").read_bytes()
+    flip(next(file for file in sorted((path / "maps" / "probability" / "c").rglob("*")) if file.is_file()))
+    assert len(reopen(path)) == 1
+    # the time in a gzip header has whole seconds
+    time.sleep(1.1)
+    archive(ds.chunk(y=16), path)
+    assert (path / "maps" / "x" / "c" / "0").read_bytes() != before, "the test would prove nothing"
+    assert verify(path) == []
