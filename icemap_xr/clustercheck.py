@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,8 @@ def ask_scheduler(address: str, seconds: float) -> None:
         raise ClusterError(f"{what} (it says nothing for {2 * seconds:g} s): {advice}") from None
     except (OSError, ValueError):
         raise
+    except (asyncio.CancelledError, FutureCancelled):  # Dask ends so what waits for a connection that is lost
+        raise ConnectionError(f"the connection to {scrub(address)} was lost") from None
     except Exception as error:  # any bytes at all may have come, and Dask takes them for lengths and pickles
         raise ClusterError(f"{what} ({type(error).__name__}): {advice}") from None
     kind = found.get("type") if isinstance(found, Mapping) else type(found).__name__
