@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -81,7 +81,7 @@ class Slot:
         if not same:
             left, bottom, right, top = transform_bounds(str(geobox.crs), source.crs, left, bottom, right, top)
         if not all(map(math.isfinite, (left, bottom, right, top))):
-            # beside the raster, which is told by whoever reads it
+            # a block that has no place in the raster's CRS reads nothing of it
             return
         width, height = source.res
         tall, wide = (top - bottom) / height, (right - left) / width
@@ -134,15 +134,13 @@ class Limits:
         if self.connections is None:
             yield slot
             return
-        with _semaphore(f"icemap-quota-{self.name}", self.connections):
-            begun = time.monotonic()
-            try:
-                yield slot
-            finally:
-                # kept also after a fault: what failed has been asked for, too
-                told = slot.seen or slot.size > 0
-                wanted = self._kept(slot.requests, slot.size) if told else self.seconds(shape, rasters)
-                time.sleep(max(0.0, wanted - (time.monotonic() - begun)))
+
+        def wanted() -> float:
+            told = slot.seen or slot.size > 0
+            return self._kept(slot.requests, slot.size) if told else self.seconds(shape, rasters)
+
+        with self._held(self.connections, wanted):
+            yield slot
 
     @contextmanager
     def call(self) -> Iterator[None]:
@@ -150,13 +148,18 @@ class Limits:
         if self.connections is None:
             yield
             return
-        with _semaphore(f"icemap-quota-{self.name}", self.connections):
+        with self._held(self.connections, lambda: self._kept(1, 0)):
+            yield
+
+    @contextmanager
+    def _held(self, connections: int, seconds: Callable[[], float]) -> Iterator[None]:
+        """Hold a slot for as long as the quotas say at the end, and also after a fault: that was asked for, too."""
+        with _semaphore(f"icemap-quota-{self.name}", connections):
             begun = time.monotonic()
             try:
                 yield
             finally:
-                pause = 0.0 if self.requests_per_min is None else 60 * self.connections / self.requests_per_min
-                time.sleep(max(0.0, pause - (time.monotonic() - begun)))
+                time.sleep(max(0.0, seconds() - (time.monotonic() - begun)))
 
     def seconds(self, shape: Sequence[int], rasters: int = 1) -> float:
         """Return how long a slot is kept for a block of rasters of which nothing is known: compressed, small tiles.
@@ -188,10 +191,10 @@ def tiles_touched(shape: Sequence[int]) -> int:
 
 def _semaphore(name: str, leases: int) -> Any:
     """Return the slots of the cluster that this process works for or is a client of, else those of this process."""
-    known, of_cluster = _local, _cluster()
+    of_cluster = _cluster()
     with _lock:
         if of_cluster is None:
-            return known.setdefault((name, leases), threading.BoundedSemaphore(leases))
+            return _local.setdefault((name, leases), threading.BoundedSemaphore(leases))
         # each has a callback that runs as long as it is there: one for all threads
         known = _shared.setdefault(of_cluster, {})
         if (name, leases) not in known:

@@ -30,15 +30,15 @@ _CUBE_BYTES, _MAP_BYTES = 2, 4
 #: blocks in which scenes are read: the cube's chunks, pixels
 _BLOCK = (512, 512)
 #: bytes of a block of a scene: whole internal tiles
-BLOCK_BYTES = tiles_touched(_BLOCK) * TILE_BYTES
+_BLOCK_BYTES = tiles_touched(_BLOCK) * TILE_BYTES
 #: how many times these bytes a block takes of an image in strips of whole lines: 25,000 samples of an IW slice, uint16
-STRIPS = _BLOCK[0] * 25_000 * 2 / BLOCK_BYTES
+_STRIPS = _BLOCK[0] * 25_000 * 2 / _BLOCK_BYTES
 
 
 #: what such images mean for plans
 STRIPS_LINE = (
     "images in radar geometry that lie in strips of whole lines, as GRD products do that are no COGs, take "
-    f"{STRIPS:.0f} times as much"
+    f"{_STRIPS:.0f} times as much"
 )
 
 
@@ -90,7 +90,7 @@ class RunPlan:
     @property
     def transfer_bytes(self) -> float:
         """Bytes to read: the internal tiles that each block touches at most; none is kept for a neighbour."""
-        return self.blocks * BLOCK_BYTES
+        return self.blocks * _BLOCK_BYTES
 
     @property
     def compute_hours(self) -> float:

@@ -54,13 +54,13 @@ def plan(
         "tracks": tracks,
         "overlap": overlap,
         "connections": connections,
+        "mb_per_s": mb_per_s,
     }
     if measure:
         access = None if raster is None or provider is None else load_provider(provider).access
-        given |= {} if mb_per_s is None else {"mb_per_s": mb_per_s}
         rates = Rates.measured(features, raster=raster, access=access, **given)
     else:
-        rates = Rates(1000.0 if gflops is None else gflops, mb_per_s=mb_per_s, **given)
+        rates = Rates(1000.0 if gflops is None else gflops, **given)
     plans = plan_regions(regions, years=len(years), features=features, rates=rates, provider=provider)
     columns = (
         "region",
